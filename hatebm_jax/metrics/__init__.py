@@ -1,0 +1,1 @@
+"""Measures of samples, chains and scores."""
