@@ -1,0 +1,80 @@
+"""Defaults that every experiment starts from: the paper's synthesis recipe.
+
+An experiment's file changes what differs. Every field can be overridden on the
+command line: `--config.group.field=value`. What each field means stands here.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the default configuration, unlocked."""
+  config = config_dict.ConfigDict()
+  # What is learned: a file of hatebm_jax/objectives/.
+  config.objective = "synthesis"
+  config.seed = 0
+
+  config.train = config_dict.create(
+    num_steps=50_000,  # training steps
+    batch_size=128,  # images, and chains, over all devices
+    average_decay=0.9999,  # of the averaged weights, a step
+    log_every=50,  # training steps between lines of metrics
+    image_every=500,  # training steps between image grids
+    checkpoint_every=1_000,  # training steps between checkpoints
+    checkpoint_minutes=30.0,  # and minutes; whichever comes first
+    keep_checkpoints=3,  # newest ones; older ones are deleted
+    profile_at=0,  # training step to profile for TensorBoard; 0: never
+  )
+  config.data = config_dict.create(
+    source="tfds:cifar10",  # tfds:NAME, folder:PATH or digits
+    image_size=32,  # height and width in pixels: 16, 32, 64 or 128
+    channels=3,  # 1 or 3
+    crop="center",  # center, or random (training split, along the long side)
+    data_dir="",  # where tfds keeps prepared data; empty: tfds's default
+    cache_gib=8.0,  # decoded images up to this size are kept in memory
+  )
+  config.model = config_dict.create(
+    width=256,  # base width of both networks
+    latent_size=128,  # dimension of z
+    dtype="float32",  # of the computation, or bfloat16; parameters: float32
+  )
+  # The chains that train the hat: hatebm_jax/langevin.py.
+  config.langevin = config_dict.create(
+    num_steps=50,
+    step_size_y=5e-4,
+    temperature=1e-8,
+    tau=0.0,
+    max_drift_y=config_dict.placeholder(float),  # None: no clip
+    init_scale_z=1.0,
+    init_scale_y=0.0,
+  )
+  config.langevin.max_drift_y = 2.5
+  config.hat = config_dict.create(
+    learning_rate=1e-4,
+    learning_rate_drops=(),  # ((first step, rate from there on), ...)
+    max_grad_norm=config_dict.placeholder(float),  # a tensor; None: no clip
+    data_epsilon=1e-3,  # noise added to real images
+  )
+  config.generator = config_dict.create(
+    learning_rate=1e-4,
+    learning_rate_drops=(),
+    max_grad_norm=config_dict.placeholder(float),
+    out_factor=2.0,  # images are out_factor * tanh(...)
+    bank_size=10_000,  # pairs (z, x)
+  )
+  config.sample = config_dict.create(
+    num_images=1_000,
+    batch_size=128,  # chains at a time, over all devices
+    weights="raw",  # raw, or averaged
+  )
+  # The chains of sampling and evaluation; None: as in training.
+  config.evaluate = config_dict.create(
+    num_steps=125,
+    step_size_y=config_dict.placeholder(float),
+    temperature=config_dict.placeholder(float),
+    tau=config_dict.placeholder(float),
+    max_drift_y=config_dict.placeholder(float),  # None: no clip
+    init_scale_z=config_dict.placeholder(float),
+    init_scale_y=0.01,
+  )
+  return config

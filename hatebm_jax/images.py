@@ -1,0 +1,54 @@
+"""Pictures: grids of images and film strips of sampling paths, as PNG."""
+
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+_ZOOM_TO = 32  # pixels: smaller images are shown enlarged
+
+
+def grid(
+  images: np.ndarray, columns: int | None = None, margin: int = 1
+) -> np.ndarray:
+  """Tiles images row by row.
+
+  Args:
+    images: uint8 `[n, height, width, channels]`, 1 or 3 channels.
+    columns: of the grid; None: as near to a square as n allows.
+    margin: pixels of white around each image.
+
+  Returns:
+    uint8 `[rows * (height + margin) + margin, ..., channels]`.
+  """
+  zoom = max(1, _ZOOM_TO // images.shape[1])
+  images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
+  num, height, width, channels = images.shape
+  columns = columns or math.ceil(math.sqrt(num))
+  rows = -(-num // columns)
+  height, width = height + margin, width + margin
+  canvas = np.full(
+    (rows * height + margin, columns * width + margin, channels), 255, np.uint8
+  )
+  for i, image in enumerate(images):
+    top, left = i // columns * height + margin, i % columns * width + margin
+    canvas[top : top + height - margin, left : left + width - margin] = image
+  return canvas
+
+
+def film_strip(frames: np.ndarray) -> np.ndarray:
+  """Tiles paths: a row a chain, a column a kept Langevin step.
+
+  Args:
+    frames: uint8 `[num_frames, chains, height, width, channels]`.
+  """
+  num_frames = frames.shape[0]
+  rows = frames.swapaxes(0, 1).reshape(-1, *frames.shape[2:])
+  return grid(rows, columns=num_frames)
+
+
+def write_png(path: pathlib.Path, image: np.ndarray) -> None:
+  """Writes uint8 `[height, width, 1 or 3]` as PNG."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)

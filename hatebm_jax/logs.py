@@ -1,0 +1,137 @@
+"""What a training run says: progress line, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from clu import metric_writers
+
+from hatebm_jax import images as images_lib
+
+
+class NonFiniteError(FloatingPointError):
+  """A metric is NaN or infinite."""
+
+
+class RunLog:
+  """Collects the metrics of training steps and writes their means.
+
+  Values stay on the device until `write`: a step never waits for its metrics.
+  """
+
+  def __init__(self, workdir: pathlib.Path, first_step: int, active: bool):
+    """Opens the log.
+
+    Args:
+      workdir: of the run.
+      first_step: training steps already taken; later lines, of a run that was
+        killed after its last checkpoint, are dropped.
+      active: whether this process writes (one of several does).
+    """
+    self._workdir = workdir
+    self._active = active
+    self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+    self._step = first_step
+    self._wait = 0.0
+    self._time = time.perf_counter()
+    if not active:
+      return
+    self._file = workdir / "metrics.jsonl"
+    _drop_later_lines(self._file, first_step)
+    self._tensorboard = metric_writers.AsyncWriter(
+      metric_writers.SummaryWriter(str(workdir))
+    )
+
+  def add(
+    self, step: int, metrics: dict[str, jax.Array], wait: float
+  ) -> None:
+    """Notes the metrics of a step and the seconds it waited for its batch."""
+    self._pending.append((step, metrics))
+    self._wait += wait
+
+  def check(self) -> dict[str, float]:
+    """Returns the means over the steps noted since the last `write`.
+
+    Raises:
+      NonFiniteError: names the first step and metric that is not finite.
+    """
+    steps = jax.device_get(self._pending)
+    for step, metrics in steps:
+      for name, value in metrics.items():
+        if not np.isfinite(value):
+          raise NonFiniteError(f"{name} is {value} at training step {step}")
+    if not steps:
+      return {}
+    return {
+      name: float(np.mean([metrics[name] for _, metrics in steps]))
+      for name in steps[0][1]
+    }
+
+  def write(self, step: int, num_steps: int) -> None:
+    """Writes the means of the steps since the last call and a progress line."""
+    means = self.check()
+    now = time.perf_counter()
+    seconds = now - self._time
+    means["steps_per_second"] = (step - self._step) / seconds
+    means["input_wait_fraction"] = self._wait / seconds
+    self._pending, self._step, self._wait, self._time = [], step, 0.0, now
+    if not self._active:
+      return
+    with self._file.open("a") as file:
+      file.write(json.dumps({"step": step, **means}) + "\n")
+    self._tensorboard.write_scalars(step, means)
+    left = (num_steps - step) / means["steps_per_second"]
+    gap = means.get("energy_gap", math.nan)
+    print(
+      f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
+      f"{_duration(left)} left  energy gap {gap:+.3g}",
+      flush=True,
+    )
+
+  def write_images(self, step: int, batches: dict[str, np.ndarray]) -> None:
+    """Writes a grid of each batch, uint8 `[n, height, width, channels]`."""
+    if not self._active:
+      return
+    grids = {name: images_lib.grid(batch) for name, batch in batches.items()}
+    for name, image in grids.items():
+      path = self._workdir / "images" / f"{step:08d}_{name}.png"
+      images_lib.write_png(path, image)
+    self._tensorboard.write_images(
+      step, {name: image[None] for name, image in grids.items()}
+    )
+
+  def write_settings(self, config: dict[str, Any]) -> None:
+    """Writes the config where TensorBoard shows it."""
+    if self._active:
+      text = json.dumps(config, indent=2)
+      self._tensorboard.write_texts(self._step, {"config": f"```\n{text}\n```"})
+
+  def close(self) -> None:
+    """Flushes what is not yet written."""
+    if self._active:
+      self._tensorboard.close()
+
+
+def _duration(seconds: float) -> str:
+  """Seconds as h:mm:ss."""
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _drop_later_lines(file: pathlib.Path, step: int) -> None:
+  """Keeps the whole lines of steps up to `step`."""
+  if not file.exists():
+    return
+  kept = []
+  for line in file.read_text().splitlines():
+    try:
+      record = json.loads(line)
+    except ValueError:
+      continue  # half a line of a run that was killed while it wrote
+    if record["step"] <= step:
+      kept.append(line + "\n")
+  file.write_text("".join(kept))

@@ -1,0 +1,62 @@
+"""Optimizers: Adam with the reference's constants, clip, schedule, average."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def piecewise_constant(
+  learning_rate: float, drops: Sequence[tuple[int, float]] = ()
+) -> optax.Schedule:
+  """Returns a learning rate that changes at given steps.
+
+  Args:
+    learning_rate: from step 0.
+    drops: pairs (first step, learning rate from there on), steps rising.
+  """
+  steps = [step for step, _ in drops]
+  rates = [learning_rate, *(rate for _, rate in drops)]
+  return optax.join_schedules(
+    [optax.constant_schedule(rate) for rate in rates], steps
+  )
+
+
+def clip_by_tensor_norm(max_norm: float) -> optax.GradientTransformation:
+  """Scales each tensor down so that its L2 norm is at most `max_norm`.
+
+  The reference clips so for ImageNet: each tensor by itself, not the global
+  norm (`optax.clip_by_global_norm`).
+  """
+
+  def clip(gradient):
+    norm = jnp.sqrt(jnp.square(gradient).sum())
+    return gradient * (max_norm / jnp.maximum(norm, max_norm))
+
+  return optax.stateless(lambda updates, _: jax.tree.map(clip, updates))
+
+
+def adam(
+  learning_rate: float,
+  drops: Sequence[tuple[int, float]] = (),
+  max_grad_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """Adam (b1 .9, b2 .999, eps 1e-7), the constants of the reference.
+
+  Args:
+    learning_rate: from step 0.
+    drops: see `piecewise_constant`.
+    max_grad_norm: bound on the norm of each tensor's gradient; None: no clip.
+  """
+  optimizer = optax.adam(piecewise_constant(learning_rate, drops), eps=1e-7)
+  if max_grad_norm is None:
+    return optimizer
+  return optax.chain(clip_by_tensor_norm(max_grad_norm), optimizer)
+
+
+def update_average(
+  average: optax.Params, params: optax.Params, decay: float
+) -> optax.Params:
+  """Returns decay * average + (1 - decay) * params, leaf by leaf."""
+  return optax.incremental_update(params, average, 1 - decay)

@@ -1,0 +1,98 @@
+"""One mesh axis, `data`: chains, images and the bank are split over it.
+
+What must not talk between devices (the Langevin chains, the bank) is compiled by
+`split`, where a collective cannot appear by itself; gradients meet in the one
+all-reduce of `value_and_grad`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import flatten_util
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Returns a mesh of all devices (or of those given) along `data`."""
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def split(
+  fn: Callable[..., Any],
+  mesh: Mesh,
+  replicated: Sequence[int] = (),
+) -> Callable[..., Any]:
+  """Runs `fn` on each device's part of its arguments and of its results.
+
+  Args:
+    fn: pure function of pytrees whose leading axis is the one that is split.
+    mesh: from `make_mesh`.
+    replicated: positions of the arguments that every device gets whole.
+
+  Returns:
+    A function of global arrays.
+  """
+
+  def call(*args):
+    in_specs = tuple(
+      P() if i in replicated else P(AXIS) for i in range(len(args))
+    )
+    return jax.shard_map(
+      fn, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS), check_vma=False
+    )(*args)
+
+  return call
+
+
+def value_and_grad(
+  loss_fn: Callable[..., Any], mesh: Mesh
+) -> Callable[..., Any]:
+  """`jax.value_and_grad` of a batch mean over all devices.
+
+  Args:
+    loss_fn: `(params, *batch) -> (loss, aux)`: means over the examples of the
+      batch, whose arrays are split along their leading axis.
+    mesh: from `make_mesh`.
+
+  Returns:
+    A function `(params, *batch) -> ((loss, aux), gradients)`, the same on every
+    device. Loss, aux and gradients travel as one vector: one all-reduce.
+  """
+
+  def local(params, *batch):
+    result = jax.value_and_grad(loss_fn, has_aux=True)(params, *batch)
+    vector, unravel = flatten_util.ravel_pytree(result)
+    return unravel(jax.lax.pmean(vector, AXIS))
+
+  def call(params, *batch):
+    return jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=(P(), *(P(AXIS) for _ in batch)),
+      out_specs=P(),
+      check_vma=False,
+    )(params, *batch)
+
+  return call
+
+
+def named(mesh: Mesh, specs: Any) -> Any:
+  """Turns a pytree of partition specs into one of shardings."""
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec),
+    specs,
+    is_leaf=lambda leaf: isinstance(leaf, P),
+  )
+
+
+def global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
+  """Places this process's rows of a batch as one array over all devices."""
+  return jax.make_array_from_process_local_data(
+    NamedSharding(mesh, P(AXIS)), local_batch
+  )

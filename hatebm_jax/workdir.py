@@ -1,0 +1,127 @@
+"""The files of a run's workdir: what lies where, and the config it belongs to."""
+
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import ml_collections
+
+# A resumed run may change these and stay the same run.
+_FREE_GROUPS = ("sample", "evaluate")
+_FREE_TRAIN_FIELDS = (
+  "num_steps",
+  "log_every",
+  "image_every",
+  "checkpoint_every",
+  "checkpoint_minutes",
+  "keep_checkpoints",
+  "profile_at",
+)
+
+
+class WorkdirError(ValueError):
+  """The workdir does not hold what the command needs."""
+
+
+def write_atomic(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(
+    "w", dir=path.parent, prefix=path.name, delete=False
+  ) as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(file.name, path)
+
+
+def claim(
+  path: pathlib.Path, config: ml_collections.ConfigDict, write: bool
+) -> None:
+  """Makes `path` the workdir of a config, or checks that it already is.
+
+  Args:
+    path: the workdir.
+    config: of the command.
+    write: whether this process writes (one of several does).
+
+  Raises:
+    WorkdirError: if the workdir's run has another config.
+  """
+  file = path / "config.json"
+  if file.exists():
+    difference = _first_difference(read_config(path), config)
+    if difference:
+      raise WorkdirError(
+        f"{path} holds a run with {difference}. Use another --workdir, or the "
+        "config that the run was started with (config.json in the workdir)."
+      )
+  if write:
+    write_atomic(file, config.to_json(indent=2) + "\n")
+
+
+def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+  """Reads the config that a workdir's run was started with.
+
+  Raises:
+    WorkdirError: if there is none, or it cannot be read.
+  """
+  file = path / "config.json"
+  if not file.exists():
+    raise WorkdirError(
+      f"{path} holds no run: config.json is missing. Train one first with "
+      f"--mode=train --workdir={path}, or correct --workdir."
+    )
+  try:
+    return ml_collections.ConfigDict(json.loads(file.read_text()))
+  except ValueError as error:
+    raise WorkdirError(
+      f"{file} is not valid JSON ({error}). Restore it from a copy, or train "
+      "into a new --workdir."
+    ) from error
+
+
+def run_config(
+  path: pathlib.Path, config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+  """Returns the run's config with the command's sample and evaluate groups."""
+  merged = read_config(path)
+  for group in _FREE_GROUPS:
+    merged[group] = config[group]
+  return merged
+
+
+def _plain(value: Any) -> Any:
+  """JSON's view of a value: tuples are lists."""
+  return json.loads(json.dumps(value))
+
+
+def _first_difference(
+  saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> str:
+  """Names the first field that makes two configs different runs, or ''."""
+  old, new = _flat(saved.to_dict()), _flat(config.to_dict())
+  for name in sorted(old.keys() | new.keys()):
+    group, _, field = name.partition(".")
+    if group in _FREE_GROUPS:
+      continue
+    if group == "train" and field in _FREE_TRAIN_FIELDS:
+      continue
+    if old.get(name) != new.get(name):
+      return (
+        f"config.{name}={old.get(name)!r}, the command says {new.get(name)!r}"
+      )
+  return ""
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested dict -> {'group.field': value}."""
+  result = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      result.update(_flat(value, f"{prefix}{key}."))
+    else:
+      result[prefix + key] = _plain(value)
+  return result
