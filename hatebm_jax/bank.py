@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hatebm_jax import energy as energy_lib
+from hatebm_jax import errors
 
 
 class Bank(NamedTuple):
@@ -35,17 +36,17 @@ def layout(size: int, batch_size: int, num_devices: int) -> tuple[int, int]:
   `size` allows no such layout, it is rounded up to a multiple of the batch.
 
   Raises:
-    ValueError: if the bank is smaller than the batch, or the devices do not
+    ConfigError: if the bank is smaller than the batch, or the devices do not
       divide the batch.
   """
   if size < batch_size:
-    raise ValueError(
+    raise errors.ConfigError(
       f"config.generator.bank_size={size}: a step draws "
       f"config.train.batch_size={batch_size} distinct slots; make the bank at "
       "least as large."
     )
   if batch_size % num_devices:
-    raise ValueError(
+    raise errors.ConfigError(
       f"config.train.batch_size={batch_size} does not divide over "
       f"{num_devices} devices."
     )

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import flatten_util
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -96,3 +97,18 @@ def global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
   return jax.make_array_from_process_local_data(
     NamedSharding(mesh, P(AXIS)), local_batch
   )
+
+
+def fetch(tree: Any) -> Any:
+  """Brings global arrays to every process, as numpy arrays."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def any_process(*flags: bool) -> tuple[bool, ...]:
+  """Says of each flag whether it is set on any process: all then agree."""
+  if jax.process_count() == 1:
+    return flags
+  gathered = multihost_utils.process_allgather(np.asarray(flags))
+  return tuple(bool(flag) for flag in gathered.any(0))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hatebm_jax import errors
 from hatebm_jax.models import layers
 
 
@@ -18,7 +19,7 @@ def make(
     dtype: of the computation.
 
   Raises:
-    ValueError: for another size, or a width that the size does not divide.
+    ConfigError: for another size, or a width that the size does not divide.
   """
   divisors = {
     16: (1, 1, 1, 1),
@@ -28,12 +29,12 @@ def make(
   }
   num_downs = {16: 2, 32: 2, 64: 5, 128: 5}
   if image_size not in divisors:
-    raise ValueError(
+    raise errors.ConfigError(
       f"config.data.image_size={image_size}: the paper's networks exist for "
       f"{sorted(divisors)}; choose one of them."
     )
   if width < 1 or width % max(divisors[image_size]):
-    raise ValueError(
+    raise errors.ConfigError(
       f"config.model.width={width}: at image size {image_size} it must be a "
       f"positive multiple of {max(divisors[image_size])}."
     )

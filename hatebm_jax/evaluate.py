@@ -1,0 +1,108 @@
+"""Measures a trained run and writes evaluation.json."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from hatebm_jax import data, errors, sample, workdir
+from hatebm_jax.metrics import digits_judge
+
+
+def write(restored: sample.Restored, path: pathlib.Path) -> dict[str, Any]:
+  """Draws samples, judges them, prints a table and writes evaluation.json.
+
+  The samples are those that `--mode=sample` writes: the i-th depends on the seed
+  and on i alone.
+
+  Args:
+    restored: from `sample.restore`.
+    path: the workdir.
+
+  Returns:
+    What was written: the protocol and the figures.
+
+  Raises:
+    ConfigError: if there is no measure for the run's data.
+  """
+  config = restored.config
+  if config.data.source != "digits":
+    raise errors.ConfigError(
+      f"config.data.source={config.data.source!r}: samples can be measured for "
+      "'digits'. For other data draw samples with --mode=sample and give the npz "
+      "to the tool of your choice."
+    )
+  generated, samples = sample.draw(
+    restored, config.sample.num_images, config.sample.batch_size
+  )
+  result = {
+    "checkpoint_step": restored.step,
+    "weights": config.sample.weights,
+    "seed": config.seed,
+    "num_images": len(samples),
+    "langevin": sample.settings(config)._asdict(),
+    **judge_digits(config, generated, samples),
+  }
+  if jax.process_index() == 0:
+    workdir.write_atomic(
+      path / "evaluation.json", json.dumps(result, indent=2) + "\n"
+    )
+    print(_table(result))
+    print(f"Written to {path / 'evaluation.json'}", flush=True)
+  return result
+
+
+def judge_digits(
+  config: Any, generated: np.ndarray, samples: np.ndarray
+) -> dict[str, Any]:
+  """Judges samples, the generator's images and the held-out digits.
+
+  Args:
+    config: of the run.
+    generated: G(z), uint8 `[n, height, width, channels]`.
+    samples: of the hat, the same shape.
+  """
+  splits = {
+    split: (
+      data.load_all(data.open_source(config.data, split)),
+      data.digits_labels(split),
+    )
+    for split in ("train", "test")
+  }
+  judge = digits_judge.fit(*splits["train"])
+  held_out, labels = splits["test"]
+  sets = {"hat": samples, "generator": generated, "held_out": held_out}
+  return {
+    "judge_accuracy": digits_judge.accuracy(judge, held_out, labels),
+    "num_held_out": len(labels),
+    "sets": {
+      name: digits_judge.verdict(judge, images)._asdict()
+      for name, images in sets.items()
+    },
+  }
+
+
+def _table(result: dict[str, Any]) -> str:
+  """Lays the figures out for people."""
+  sets = result["sets"]
+  real = sets["held_out"]["recognised"]
+  names = {
+    "hat": "hat samples",
+    "generator": "generator alone",
+    "held_out": "held-out digits",
+  }
+  lines = [
+    f"Judge: a classifier of the real digits, {result['judge_accuracy']:.1%} "
+    f"right on {result['num_held_out']} held-out ones; an image is recognised "
+    f"when it is over {digits_judge.SURE:.0%} sure.",
+    f"{'':>16}  {'recognised':>10}  {'of real':>8}  {'rarest digit':>12}",
+  ]
+  for key, name in names.items():
+    share = sets[key]["recognised"]
+    lines.append(
+      f"{name:>16}  {share:>10.1%}  {share / real:>8.1%}  "
+      f"{sets[key]['rarest']:>12.1%}"
+    )
+  return "\n".join(lines)

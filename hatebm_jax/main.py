@@ -1,0 +1,71 @@
+"""Command line: python -m hatebm_jax.main --config=FILE --workdir=DIR."""
+
+import pathlib
+import signal
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hatebm_jax import checkpoint, data, errors, evaluate, sample, train, workdir
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "Experiment, a file of configs/. Fields are overridden by "
+  "--config.group.field=value.",
+  lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of the run: checkpoints, metrics, images."
+)
+_MODE = flags.DEFINE_enum(
+  "mode",
+  "train",
+  ["train", "sample", "evaluate"],
+  "train: train (or resume) the run, then draw and judge samples; sample: draw "
+  "images from it; evaluate: measure them.",
+)
+
+_EXPECTED_ERRORS = (
+  checkpoint.CheckpointError,
+  data.DataError,
+  errors.ConfigError,
+  train.TrainingError,
+  workdir.WorkdirError,
+)
+
+
+def main(argv: list[str]) -> int:
+  """Runs one mode; returns the exit status."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+  if flags.FLAGS["verbosity"].using_default_value:
+    # Orbax and clu log every detail; the progress lines are what people read.
+    logging.set_verbosity(logging.WARNING)
+  config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
+  try:
+    if _MODE.value == "train":
+      stopped_by = train.train(config, path)
+      if stopped_by:
+        return 130 if stopped_by == signal.SIGINT else 0
+    restored = sample.restore(config, path)
+    if _MODE.value != "evaluate":
+      sample.write(restored, path)
+    if _MODE.value != "sample":
+      evaluate.write(restored, path)
+  except _EXPECTED_ERRORS as error:
+    logging.debug("", exc_info=True)
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def run() -> None:
+  """Entry point of the command."""
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)
+
+
+if __name__ == "__main__":
+  run()
