@@ -1,0 +1,142 @@
+"""The package's metadata agree with its code and with the tested set."""
+
+import ast
+import configparser
+import pathlib
+import re
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import hatebm_jax
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_LOCAL = {"configs", "hatebm_jax", "tests", "conftest"}
+# Import name -> name of the package, where they differ.
+_PACKAGES = {
+  "PIL": "pillow",
+  "absl": "absl-py",
+  "orbax": "orbax-checkpoint",
+  "sklearn": "scikit-learn",
+}
+
+
+@pytest.fixture(scope="module")
+def metadata():
+  parser = configparser.ConfigParser(comment_prefixes="#")
+  parser.read(_ROOT / "setup.cfg")
+  return parser
+
+
+def _requirements(text):
+  """Lines of requirements -> {canonical name: [Requirement]}."""
+  found = {}
+  for line in text.splitlines():
+    line = line.split("#")[0].strip()
+    if line:
+      requirement = Requirement(line)
+      found.setdefault(canonicalize_name(requirement.name), []).append(
+        requirement
+      )
+  return found
+
+
+def _constraints():
+  return {
+    name: requirements[0]
+    for name, requirements in _requirements(
+      (_ROOT / "constraints.txt").read_text()
+    ).items()
+  }
+
+
+def _imports(folder):
+  """{package: a file that imports it}, of all that is not Python's or ours."""
+  found = {}
+  for path in sorted((_ROOT / folder).rglob("*.py")):
+    for node in ast.walk(ast.parse(path.read_text())):
+      names = []
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom) and not node.level:
+        names = [node.module]
+      for name in names:
+        top = name.split(".")[0]
+        if top not in sys.stdlib_module_names and top not in _LOCAL:
+          found[canonicalize_name(_PACKAGES.get(top, top))] = path
+  return found
+
+
+def _groups(metadata):
+  """{'install' or an extra: requirements}."""
+  groups = {"install": metadata["options"]["install_requires"]}
+  groups.update(metadata["options.extras_require"])
+  return {name: _requirements(text) for name, text in groups.items()}
+
+
+def test_version(metadata):
+  assert metadata["metadata"]["version"] == "attr: hatebm_jax.__version__"
+  assert re.fullmatch(r"\d+\.\d+\.\d+", hatebm_jax.__version__)
+  citation = (_ROOT / "CITATION.cff").read_text()
+  assert f"\nversion: {hatebm_jax.__version__}\n" in citation
+
+
+@pytest.mark.parametrize("folder", ["hatebm_jax", "configs"])
+def test_imports_are_declared(metadata, folder):
+  declared = _groups(metadata)
+  # torch, an extra, is imported where it is needed and only there.
+  names = {*declared["install"], *declared["torch"]}
+  missing = {k: str(v) for k, v in _imports(folder).items() if k not in names}
+  assert not missing, f"imported, not in install_requires: {missing}"
+
+
+def test_imports_of_tests_are_declared(metadata):
+  declared = _groups(metadata)
+  names = {*declared["install"], *declared["test"], *declared["torch"]}
+  missing = {k: str(v) for k, v in _imports("tests").items() if k not in names}
+  assert not missing, f"imported, not in install_requires or [test]: {missing}"
+
+
+def test_constraints_are_pins():
+  for name, requirement in _constraints().items():
+    specifiers = list(requirement.specifier)
+    assert [s.operator for s in specifiers] == ["=="], name
+    assert not requirement.url, name
+
+
+@pytest.mark.parametrize("group", ["install", "test"])
+def test_constraints_pin_every_requirement_in_its_range(metadata, group):
+  pins = _constraints()
+  for name, requirements in _groups(metadata)[group].items():
+    assert name in pins, f"constraints.txt does not pin {name}"
+    (pin,) = pins[name].specifier
+    for requirement in requirements:
+      assert requirement.specifier.contains(pin.version), (name, pin)
+
+
+def test_extras(metadata):
+  extras = _groups(metadata)
+  assert {"test", "tpu", "cuda", "torch"} <= set(extras)
+
+
+@pytest.mark.parametrize(
+  ("system", "machine", "expected"),
+  [
+    ("Linux", "x86_64", "tensorflow-cpu"),
+    ("Linux", "aarch64", "tensorflow"),
+    ("Darwin", "arm64", "tensorflow"),
+    ("Windows", "AMD64", "tensorflow"),
+  ],
+)
+def test_one_tensorflow_on_every_platform(metadata, system, machine, expected):
+  environment = {"platform_system": system, "platform_machine": machine}
+  requirements = _groups(metadata)["install"]
+  chosen = [
+    name
+    for name in ("tensorflow", "tensorflow-cpu")
+    for requirement in requirements[name]
+    if requirement.marker.evaluate(environment)
+  ]
+  assert chosen == [expected]
