@@ -3,9 +3,9 @@
 `data_tfds.py` is the third kind of source. Every image is decoded by Pillow.
 """
 
+import collections
 import concurrent.futures
 import functools
-import itertools
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 # The names that a split goes by, the preferred one first.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
-_DECODE_CHUNK = 256
+_DECODED_AHEAD = 128
 
 
 class DataError(ValueError):
@@ -158,9 +158,13 @@ def map_decode(
   decode_item: Callable[[Any], np.ndarray], items: Iterable[Any]
 ) -> Iterator[np.ndarray]:
   """Decodes items in order, in threads: Pillow frees the GIL."""
-  items = iter(items)
-  while chunk := list(itertools.islice(items, _DECODE_CHUNK)):
-    yield from _decoders().map(decode_item, chunk)
+  pending = collections.deque()
+  for item in items:
+    pending.append(_decoders().submit(decode_item, item))
+    if len(pending) > _DECODED_AHEAD:
+      yield pending.popleft().result()
+  for decoded in pending:
+    yield decoded.result()
 
 
 @functools.cache

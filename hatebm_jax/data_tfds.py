@@ -105,7 +105,7 @@ def _builder(name: str, data_dir: str) -> Any:
     raise DataError(f"config.data.source: tfds:{name}: {error}") from error
   if not builder.is_prepared():
     raise DataError(_how_to_prepare(builder, name, data_dir))
-  image = builder.info.features.get("image")
+  image = dict(builder.info.features.items()).get("image")
   if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
     raise DataError(
       "config.data.source: expected a data set with a uint8 image as its "
