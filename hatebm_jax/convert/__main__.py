@@ -1,0 +1,51 @@
+"""Command line: `python -m hatebm_jax.convert tf2 SOURCE OUT.npz`."""
+
+import argparse
+import os
+import sys
+
+from hatebm_jax import convert
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m hatebm_jax.convert",
+    description="Convert other implementations' weights to an .npz.",
+  )
+  sources = parser.add_subparsers(dest="source_format", required=True)
+  tf2 = sources.add_parser(
+    "tf2", help="a hat or generator of the TensorFlow 2 reference"
+  )
+  tf2.add_argument("source", help="checkpoint prefix, as in ebm.ckpt")
+  tf2.add_argument("out", help="the .npz to write")
+  tf2.add_argument(
+    "--out_factor",
+    type=float,
+    help="of a generator: images are out_factor * tanh(...); 2 for synthesis, "
+    "1 for refinement (default: 2, at 64 pixels 1)",
+  )
+  tf2.set_defaults(
+    read=lambda args: convert.from_tf2(args.source, args.out_factor)
+  )
+  return parser
+
+
+def main() -> int:
+  """Converts a file; returns the exit status."""
+  # TensorFlow's notices would drown the one line that matters. It reads these
+  # when it is imported, which the converters do late.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  args = _parser().parse_args()
+  try:
+    module, variables = args.read(args)
+    convert.save_npz(args.out, module, variables)
+  except (convert.ConvertError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  print(f"{args.out}: {module}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

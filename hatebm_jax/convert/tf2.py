@@ -1,0 +1,248 @@
+"""Weights of the TensorFlow 2 reference implementation of Hat EBM.
+
+Its `save_weights` writes a checkpoint: `NAME.index`, a table of variables, and
+`NAME.data-00000-of-00001`, their values. Kernels are laid out as Flax's are;
+only the names differ.
+"""
+
+import glob
+import math
+import os
+import re
+from collections.abc import Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from hatebm_jax.convert import network
+from hatebm_jax.convert.network import ConvertError, Shape
+from hatebm_jax.models.generator import Generator
+from hatebm_jax.models.hat import Hat
+
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+# How many blocks halve the size, by the number of blocks: the hats for 32, 64
+# and 128 pixels. The shortcuts in a file would say it too, but then a file that
+# lacks one would pass for another network.
+_NUM_DOWNS = {4: 2, 5: 5, 6: 5}
+# Of generators of 32, 64 and 128 pixels, by the number of blocks: see from_tf2.
+_OUT_FACTORS = {3: 2.0, 4: 1.0, 5: 2.0}
+
+
+def from_tf2(
+  path: network.Path, out_factor: float | None = None
+) -> tuple[nn.Module, network.Variables]:
+  """Reads a hat or a generator; architecture and widths come from the file.
+
+  Args:
+    path: the checkpoint's prefix, as in `ebm.ckpt`, or one of its files.
+    out_factor: of a generator: images are `out_factor * tanh(...)`. The file
+      does not tell it. In the published experiments it is 2 for synthesis and 1
+      for refinement: state it for their weights. None: 2, and 1 for a generator
+      of 64 pixels, as in the reference numbers of `tests/fixtures/parity`.
+
+  Returns:
+    The module and its variables, float32: a `Hat` with `params`, or a
+    `Generator` with `params` and `batch_stats`.
+
+  Raises:
+    ConvertError: if the file is missing, incomplete, or of another network.
+  """
+  prefix = _prefix(path)
+  reader, found = _open(prefix)
+  module, input_shape, renames = _infer(prefix, found, out_factor)
+  expected = network.expected_shapes(module, input_shape)
+  names = {name: _tf_name(name, renames) for name in expected}
+  network.check_shapes(
+    prefix, {names[name]: shape for name, shape in expected.items()}, found
+  )
+  arrays = {name: _read(prefix, reader, names[name]) for name in expected}
+  return module, network.unflatten(arrays)
+
+
+def _prefix(path: network.Path) -> str:
+  """Returns the checkpoint's prefix, given it or the path of one file."""
+  prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", os.fspath(path))
+  if not os.path.isfile(prefix + ".index"):
+    raise ConvertError(
+      f"{path}: expected the prefix of a TensorFlow 2 checkpoint, as in "
+      f"ebm.ckpt; found no file {prefix}.index. Give the path without .index."
+    )
+  return prefix
+
+
+def _tensorflow_errors():
+  """What TensorFlow's reader raises on a damaged file."""
+  import tensorflow as tf
+
+  return (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+
+
+def _open(prefix: str):
+  """Opens a checkpoint and checks its table against the size of its data.
+
+  Returns:
+    TensorFlow's reader and the shapes of the variables by name.
+  """
+  # Here, not above: TensorFlow takes seconds to import, and reading our own
+  # files needs none of it.
+  import tensorflow as tf
+
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = reader.get_variable_to_dtype_map()
+  except _tensorflow_errors() as error:
+    raise ConvertError(
+      f"{prefix}.index: expected the table of a TensorFlow 2 checkpoint, found "
+      f"a damaged or foreign file ({_line(error)}). Copy it anew."
+    ) from error
+  found = {}
+  for key, shape in shapes.items():
+    if key.endswith(_SUFFIX):
+      name = key.removesuffix(_SUFFIX)
+      if dtypes[key] != tf.float32:
+        raise ConvertError(
+          f"{prefix}: {name} has the type {dtypes[key].name}, expected "
+          "float32. Save the network in float32."
+        )
+      found[name] = tuple(shape)
+  needed = 4 * sum(math.prod(shape) for shape in found.values())
+  files = glob.glob(glob.escape(prefix) + ".data-?????-of-?????")
+  size = sum(os.path.getsize(file) for file in files)
+  if size < needed:
+    raise ConvertError(
+      f"{prefix}: expected at least {needed} bytes in its .data files, found "
+      f"{size} in {len(files)}. Copy the whole checkpoint."
+    )
+  return reader, found
+
+
+def _read(prefix: str, reader, name: str) -> np.ndarray:
+  try:
+    return reader.get_tensor(name + _SUFFIX)
+  except _tensorflow_errors() as error:
+    raise ConvertError(
+      f"{prefix}: the values of {name} cannot be read, the .data file is "
+      f"damaged ({_line(error)}). Copy it anew."
+    ) from error
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())
+
+
+def _infer(
+  prefix: str, found: Mapping[str, Shape], out_factor: float | None
+) -> tuple[nn.Module, Shape, dict[str, str]]:
+  """Finds out which network the variables of a file belong to.
+
+  Returns:
+    The module, the shape of an input and the file's names of its parts.
+  """
+  parts = {name.split("/")[0] for name in found}
+  if "conv2latent" in parts or "block1" in parts:
+    raise ConvertError(
+      f"{prefix}: expected a hat or an SN-GAN generator, found the encoder or "
+      "decoder of a retrofitted autoencoder, which is not supported yet."
+    )
+  if "lin_1" in parts:
+    return _infer_generator(prefix, found, out_factor)
+  if "conv_1" in parts:
+    return _infer_hat(prefix, found)
+  raise ConvertError(
+    f"{prefix}: expected the variables of a hat (conv_1/..., block2/...) or a "
+    f"generator (lin_1/..., block2/...), found {sorted(parts)[:8]}. Give the "
+    "reference's ebm.ckpt or gen.ckpt."
+  )
+
+
+def _infer_hat(prefix, found):
+  blocks = ["conv_1", *_blocks(found)]
+  if len(blocks) not in _NUM_DOWNS:
+    raise ConvertError(
+      f"{prefix}: expected a hat of {sorted(_NUM_DOWNS)} blocks (32, 64 or 128 "
+      f"pixels), found {len(blocks)}. Check that the file is whole."
+    )
+  kernels = [_kernel(prefix, found, f"{block}/conv_1", 4) for block in blocks]
+  module = Hat(
+    widths=tuple(kernel[-1] for kernel in kernels),
+    num_downs=_NUM_DOWNS[len(blocks)],
+  )
+  size = 2**module.num_downs
+  renames = _renames(blocks) | {"head": f"lin_{len(blocks) + 1}"}
+  return module, (1, size, size, kernels[0][2]), renames
+
+
+def _infer_generator(prefix, found, out_factor):
+  blocks = _blocks(found)
+  if len(blocks) not in _OUT_FACTORS:
+    raise ConvertError(
+      f"{prefix}: expected a generator of {sorted(_OUT_FACTORS)} blocks (32, "
+      f"64 or 128 pixels), found {len(blocks)}. Check that the file is whole."
+    )
+  latent_dim, dense_width = _kernel(prefix, found, "lin_1", 2)
+  if dense_width % 16:
+    raise ConvertError(
+      f"{prefix}: expected lin_1/kernel to make a multiple of 4*4 numbers, "
+      f"found the shape {(latent_dim, dense_width)}. Check that the file is of "
+      "a generator."
+    )
+  last = len(blocks) + 2
+  module = Generator(
+    base_width=dense_width // 16,
+    widths=tuple(
+      _kernel(prefix, found, f"{block}/conv_1", 4)[-1] for block in blocks
+    ),
+    channels=_kernel(prefix, found, f"conv_{last}", 4)[-1],
+    out_factor=(
+      _OUT_FACTORS[len(blocks)] if out_factor is None else out_factor
+    ),
+  )
+  renames = _renames(blocks) | {
+    "dense": "lin_1",
+    "norm": f"bn_{last}",
+    "conv": f"conv_{last}",
+  }
+  return module, (1, latent_dim), renames
+
+
+def _blocks(found: Mapping[str, Shape]) -> list[str]:
+  """Returns `block2`, `block3`, ... up to the last one that the file has."""
+  numbers = [re.match(r"block(\d{1,2})/", name) for name in found]
+  last = max((int(match[1]) for match in numbers if match), default=1)
+  return [f"block{number}" for number in range(2, last + 1)]
+
+
+def _kernel(prefix, found, name: str, rank: int) -> Shape:
+  """Returns the shape of a layer's kernel, which says the layer's width."""
+  shape = found.get(f"{name}/kernel")
+  if shape is None or len(shape) != rank or min(shape) < 1:
+    raise ConvertError(
+      f"{prefix}: expected {name}/kernel with {rank} axes, found "
+      f"{shape or 'none'}. Check that the file is whole and of a hat or a "
+      "generator."
+    )
+  return shape
+
+
+def _renames(blocks: list[str]) -> dict[str, str]:
+  """Returns the file's names of the parts that hats and generators share."""
+  return {f"block_{i}": block for i, block in enumerate(blocks)} | {
+    "conv_0": "conv_1",
+    "conv_1": "conv_2",
+    "norm_0": "bn_1",
+    "norm_1": "bn_2",
+    "shortcut": "sc",
+    "scale": "gamma",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+  }
+
+
+def _tf_name(name: str, renames: Mapping[str, str]) -> str:
+  """Returns the file's name of a flat name, `params/block_1/...`."""
+  _, *parts, leaf = name.split("/")
+  # Flax has one name for the bias of a norm and of a layer.
+  if leaf == "bias" and parts[-1].startswith("norm"):
+    leaf = "beta"
+  return "/".join(renames.get(part, part) for part in (*parts, leaf))

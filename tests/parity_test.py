@@ -1,0 +1,221 @@
+"""Networks, chains and updates against numbers of the TensorFlow 2 reference.
+
+What the fixtures hold, and what was left out of them, is in
+tests/fixtures/parity/README.md.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hatebm_jax import convert, langevin, optim
+from hatebm_jax.objectives import synthesis
+
+FIXTURES = Path(__file__).parent / "fixtures" / "parity"
+NAMES = ("sngan32", "sngan64", "sngan128")
+RUNS = (
+  ("sngan32", "synthesis"),
+  ("sngan32", "synthesis_clipped"),
+  ("sngan32", "refine"),
+  ("sngan64", "synthesis"),
+  ("sngan64", "refine"),
+  ("sngan128", "synthesis"),
+  ("sngan128", "synthesis_clipped"),
+)
+
+
+@functools.cache
+def load(name):
+  """Returns (apply, variables) of the hat, the same of G, and the numbers."""
+  hat, hat_variables = convert.from_tf2(FIXTURES / name / "ebm.ckpt")
+  with np.load(FIXTURES / name / "reference.npz") as file:
+    reference = dict(file)
+  if name == "decoder32":
+    return (hat.apply, hat_variables), None, reference
+  generator, variables = convert.from_tf2(FIXTURES / name / "gen.ckpt")
+  return (hat.apply, hat_variables), (generator.apply, variables), reference
+
+
+def assert_close(actual, expected, tolerance):
+  """Compares relative to the largest number; only the first images if cut."""
+  actual = np.asarray(actual)[: len(expected)]
+  assert actual.shape == expected.shape
+  np.testing.assert_allclose(
+    actual, expected, rtol=0, atol=tolerance * np.abs(expected).max()
+  )
+
+
+@pytest.mark.parametrize("name", [*NAMES, "decoder32"])
+def test_energy(name):
+  (hat, variables), _, reference = load(name)
+  energy = jax.jit(hat)(variables, reference["x"])
+  assert_close(energy, reference["energy"][:, 0], 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generated_images(name):
+  _, (generator, variables), reference = load(name)
+  images = jax.jit(generator)(variables, reference["z"])
+  assert_close(images, reference["gen"], 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_the_energy(name):
+  (hat, hat_variables), (generator, variables), reference = load(name)
+
+  @jax.jit
+  def gradients(x, z):
+    hat_fn = functools.partial(hat, hat_variables)
+    energy, vjp_fn = jax.vjp(hat_fn, x)
+    (grad_y,) = vjp_fn(jnp.ones_like(energy))
+    _, vjp_fn = jax.vjp(functools.partial(generator, variables), z)
+    return energy, vjp_fn(grad_y)[0], grad_y
+
+  # At the reference's own G(z): our rounding, one in a million, is enough to
+  # put a ReLU of the 128-pixel hat on its other side.
+  energy, grad_z, grad_y = gradients(
+    reference["gen"] + reference["y"], reference["z"]
+  )
+  assert_close(energy, reference["energy_gen"][:, 0], 1e-4)
+  assert_close(grad_z, reference["grad_z"], 1e-4)
+  assert_close(grad_y, reference["grad_y"], 1e-4)
+
+
+def settings_of(run):
+  """Returns the settings of a run from its numbers, by name."""
+  clip = run["config/clip_langevin_grad_res"]
+  return langevin.Settings(
+    num_steps=int(run["config/mcmc_steps"]),
+    step_size_y=float(run["config/epsilon"]),
+    step_size_z=float(run.get("config/epsilon_latent", 0)),
+    temperature=float(run["config/mcmc_temp"]),
+    max_drift_y=float(run["config/max_langevin_norm_res"]) if clip else None,
+    update_z=bool(run["config/update_latents"]),
+    noise=False,
+  )
+
+
+@pytest.mark.parametrize(("name", "mode"), RUNS)
+def test_langevin_without_noise(name, mode):
+  (hat, hat_variables), (generator, variables), reference = load(name)
+  run = {
+    key.removeprefix(f"{mode}/"): value
+    for key, value in reference.items()
+    if key.startswith(f"{mode}/")
+  }
+
+  def generator_fn(z):
+    if run["config/update_latents"]:
+      return generator(variables, z)
+    return reference["gen"]  # As in test_gradients_of_the_energy.
+
+  @jax.jit
+  def sample(z, y):
+    state, info = langevin.sample(
+      jax.random.key(0),
+      functools.partial(hat, hat_variables),
+      generator_fn,
+      langevin.State(z, y),
+      settings_of(run),
+    )
+    return state, info, generator_fn(state.z) + state.y
+
+  z, y = reference["z"], reference["y"]
+  state, info, images = sample(z, y)
+  # Displacements: the start is much larger, and would hide a wrong drift.
+  assert_close(state.y - y, run["y"] - y[: len(run["y"])], 1e-3)
+  assert_close(state.z - z, run["z"] - z, 1e-3)
+  if "images" in run:
+    assert_close(images, run["images"], 1e-3)
+  for part in ("z", "y"):
+    norms = getattr(info, f"drift_norm_{part}")
+    np.testing.assert_allclose(
+      norms.mean(), run[f"grad_norm_{part}"], rtol=1e-3
+    )
+
+
+def layer_order(path):
+  """Sorts parameters as the reference does: by layer, in the layer's order."""
+  names = [key.key for key in path]
+  parts = ("conv_0", "conv_1", "norm_0", "norm_1", "shortcut")
+  layers = ("dense", *(f"block_{i}" for i in range(6)), "norm", "conv", "head")
+  leaf = ("kernel", "scale", "bias").index(names[-1])
+  part = parts.index(names[1]) if len(names) == 3 else 0
+  return layers.index(names[0]), part, leaf
+
+
+def train(loss_fn, variables, max_grad_norm):
+  """Takes the three updates.
+
+  Args:
+    loss_fn: (variables, i) -> loss of update i.
+    variables: `params` and, of a generator, `batch_stats`.
+    max_grad_norm: bound on the norm of each tensor's gradient; None: no clip.
+
+  Returns:
+    The losses, the norms of the first gradients after the clip, and the
+    variables after.
+  """
+  optimizer = optim.adam(1e-4, max_grad_norm=max_grad_norm)
+  clip = optim.clip_by_tensor_norm(max_grad_norm or 1e9)
+
+  def step(learner, i):
+    loss, gradients = jax.value_and_grad(
+      lambda params: loss_fn(variables | {"params": params}, i)
+    )(learner.params)
+    clipped, _ = clip.update(gradients, clip.init(gradients))
+    norms = jax.tree.map(jnp.linalg.norm, clipped)
+    learner = synthesis.update(learner, gradients, optimizer, 0.9999)
+    return learner, (loss, norms)
+
+  params = variables["params"]
+  learner = synthesis.Learner(params, params, optimizer.init(params))
+  learner, (losses, norms) = jax.lax.scan(step, learner, jnp.arange(3))
+  leaves = jax.tree.leaves_with_path(norms)
+  leaves.sort(key=lambda item: layer_order(item[0]))
+  norms = jnp.stack([leaf[0] for _, leaf in leaves])
+  return losses, norms, variables | {"params": learner.params}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "decoder32"])
+def test_hat_updates(name):
+  (hat, variables), _, reference = load(name)
+  x = jnp.asarray(reference["x"])
+
+  def loss_fn(variables, i):
+    hat_fn = functools.partial(hat, variables)
+    return synthesis.hat_loss(hat_fn, x, x * (0.5 + 0.1 * i), 1e-3)[0]
+
+  @jax.jit
+  def run(variables):
+    losses, norms, variables = train(loss_fn, variables, max_grad_norm=50)
+    return losses, norms, hat(variables, x)
+
+  losses, norms, energy = run(variables)
+  assert_close(losses, reference["update/ebm_loss"], 1e-3)
+  assert_close(norms, reference["update/ebm_grad_norms_clipped"], 1e-3)
+  assert_close(energy, reference["update/energy_after"][:, 0], 1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generator_updates(name):
+  _, (generator, variables), reference = load(name)
+  x, z = jnp.asarray(reference["x"]), reference["z"]
+
+  def loss_fn(variables, i):
+    generator_fn = functools.partial(generator, variables)
+    return synthesis.generator_loss(generator_fn, z, x * (0.5 + 0.1 * i))
+
+  @jax.jit
+  def run(variables):
+    losses, norms, variables = train(loss_fn, variables, max_grad_norm=None)
+    return losses, norms, generator(variables, z)
+
+  losses, norms, images = run(variables)
+  assert_close(losses, reference["update/gen_loss"], 1e-3)
+  assert_close(norms, reference["update/gen_grad_norms"], 1e-3)
+  assert_close(images, reference["update/gen_after"], 1e-3)
