@@ -7,7 +7,16 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from hatebm_jax import checkpoint, data, errors, evaluate, sample, train, workdir
+from hatebm_jax import (
+  checkpoint,
+  data,
+  distributed,
+  errors,
+  evaluate,
+  sample,
+  train,
+  workdir,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -27,6 +36,18 @@ _MODE = flags.DEFINE_enum(
   "images from it; evaluate: measure them.",
 )
 
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  None,
+  "Several hosts that are no TPU pod: HOST:PORT of process 0.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "With --coordinator: how many processes."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "With --coordinator: which of them this one is, from 0."
+)
+
 _EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
   data.DataError,
@@ -40,9 +61,12 @@ def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-  if flags.FLAGS["verbosity"].using_default_value:
+  if not flags.FLAGS["verbosity"].present:
     # Orbax and clu log every detail; the progress lines are what people read.
     logging.set_verbosity(logging.WARNING)
+  distributed.start(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:
     if _MODE.value == "train":

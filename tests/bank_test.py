@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hatebm_jax import bank, errors, sharding
+from hatebm_jax import rng as rng_lib
+
+
+def generator_fn(z):
+  return z.sum(1).reshape(-1, 1, 1, 1) * jnp.ones((1, 2, 2, 1))
+
+
+def make(partitions=4, slots=6):
+  rngs = rng_lib.per_index(jax.random.key(0), jnp.arange(partitions))
+  z = rng_lib.normal(rngs, (slots, 3))
+  return bank.init(generator_fn, z, chunk=5)
+
+
+@pytest.mark.parametrize(
+  ("size", "batch", "devices", "expected"),
+  [
+    (10_000, 128, 1, (16, 625)),
+    (10_000, 128, 16, (16, 625)),
+    (10_000, 128, 32, (128, 79)),  # rounded up to 10,112
+    (1_000, 32, 8, (8, 125)),
+  ],
+)
+def test_layout(size, batch, devices, expected):
+  assert bank.layout(size, batch, devices) == expected
+
+
+def test_layout_refuses_a_bank_smaller_than_the_batch():
+  with pytest.raises(errors.ConfigError, match=r"bank_size=16.*batch_size=32"):
+    bank.layout(16, 32, 1)
+
+
+def test_init_holds_what_the_generator_makes():
+  pairs = make()
+  assert pairs.z.shape == (4, 6, 3) and pairs.x.shape == (4, 6, 2, 2, 1)
+  np.testing.assert_allclose(
+    pairs.x[..., 0, 0, 0], pairs.z.sum(-1), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_draw_returns_distinct_slots_and_their_pairs():
+  pairs = make()
+  rngs = rng_lib.per_index(jax.random.key(2), jnp.arange(4))
+  slots, z, x = bank.draw(rngs, pairs, 5)
+  assert all(len(set(row.tolist())) == 5 for row in np.asarray(slots))
+  for i, (partition, slot) in enumerate(
+    (p, s) for p in range(4) for s in np.asarray(slots)[p]
+  ):
+    np.testing.assert_array_equal(z[i], pairs.z[partition, slot])
+    np.testing.assert_array_equal(x[i], pairs.x[partition, slot])
+
+
+def test_draw_is_uniform():
+  pairs = make(partitions=1, slots=6)
+  draws = 3_000
+  rngs = jax.random.split(jax.random.key(0), draws)
+  slots = jax.vmap(lambda rng: bank.draw(rng[None], pairs, 2)[0])(rngs)
+  counts = np.bincount(np.ravel(slots), minlength=6)
+  # A slot is drawn with probability 1/3: five standard deviations.
+  bound = 5 * np.sqrt(draws * 1 / 3 * 2 / 3)
+  np.testing.assert_array_less(np.abs(counts - draws / 3), bound)
+
+
+def test_write_overwrites_the_drawn_slots_alone():
+  pairs = make()
+  rngs = rng_lib.per_index(jax.random.key(2), jnp.arange(4))
+  slots, z, x = bank.draw(rngs, pairs, 2)
+  written = bank.write(pairs, slots, z + 100, x + 100)
+  for p in range(4):
+    for s in range(6):
+      offset = 100 if s in np.asarray(slots)[p] else 0
+      np.testing.assert_array_equal(written.z[p, s], pairs.z[p, s] + offset)
+      np.testing.assert_array_equal(written.x[p, s], pairs.x[p, s] + offset)
+
+
+def test_draws_do_not_depend_on_the_devices():
+  pairs = make(partitions=8)
+  rngs = rng_lib.per_index(jax.random.key(2), jnp.arange(8))
+  one, eight = (
+    jax.jit(
+      sharding.split(
+        lambda rngs, pairs: bank.draw(rngs, pairs, 3),
+        sharding.make_mesh(jax.devices()[:count]),
+      )
+    )(rngs, pairs)
+    for count in (1, 8)
+  )
+  for a, b in zip(one, eight, strict=True):
+    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,112 @@
+"""Every config loads, is locked, and its step has consistent shapes."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hatebm_jax import objectives, sharding
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = sorted(
+  path.stem
+  for path in (ROOT / "configs").glob("*.py")
+  if path.stem not in ("__init__", "default")
+)
+
+# The paper's settings: (size, width, steps, lr hat, lr generator,
+# evaluation's Langevin steps), spec of the published files.
+PUBLISHED = {
+  "cifar10": (32, 256, 50_000, 1e-4, 1e-4, 125),
+  "celeba64": (64, 1024, 50_000, 1e-4, 1e-4, 100),
+  "imagenet128": (128, 1024, 300_000, 1e-4, 5e-5, 150),
+  "imagenet128_large": (128, 2048, 300_000, 1e-4, 5e-5, 125),
+}
+
+
+def load(name):
+  return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_has_consistent_shapes_at_full_size(name):
+  config = load(name)
+  mesh = sharding.make_mesh()
+  assert mesh.size == 8
+  objective = objectives.make(config, mesh)
+  state = jax.eval_shape(objective.init, jax.random.key(0))
+  size = config.data.image_size
+  batch = (config.train.batch_size, size, size, config.data.channels)
+  after, metrics, shown = jax.eval_shape(
+    objective.step,
+    state,
+    jax.ShapeDtypeStruct(batch, jnp.uint8),
+    jax.random.key(0),
+  )
+  assert jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
+  assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
+  assert {leaf.shape for leaf in shown.values()} == {batch}
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.hat.params)}
+  assert dtypes == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_is_locked_and_names_the_nearest_field(name):
+  config = load(name)
+  assert config.is_locked
+  with pytest.raises(AttributeError, match="learning_rate"):
+    config.hat.learning_rat = 1.0
+  with pytest.raises(TypeError):
+    config.train.num_steps = "many"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings(name):
+  config = load(name)
+  assert PUBLISHED[name] == (
+    config.data.image_size,
+    config.model.width,
+    config.train.num_steps,
+    config.hat.learning_rate,
+    config.generator.learning_rate,
+    config.evaluate.num_steps,
+  )
+  assert config.train.batch_size == 128
+  assert config.langevin.to_dict() == {
+    "num_steps": 50,
+    "step_size_y": 5e-4,
+    "temperature": 1e-8,
+    "tau": 0.0,
+    "max_drift_y": 2.5,
+    "init_scale_z": 1.0,
+    "init_scale_y": 0.0,
+  }
+  assert config.hat.data_epsilon == 1e-3
+  assert config.generator.out_factor == 2.0
+  assert config.generator.bank_size == 10_000
+  assert config.evaluate.init_scale_y == 0.01
+  assert config.evaluate.max_drift_y is None
+  imagenet = name.startswith("imagenet")
+  assert config.hat.max_grad_norm == (50.0 if imagenet else None)
+
+
+def test_wrong_override_ends_with_one_clear_error(tmp_path):
+  result = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "hatebm_jax.main",
+      "--config=configs/digits.py",
+      f"--workdir={tmp_path}",
+      "--config.train.num_step=3",
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode != 0
+  assert "num_steps" in result.stderr

@@ -1,0 +1,40 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hatebm_jax import energy
+
+
+def hat_fn(x):
+  return (x**3).sum((1, 2, 3))
+
+
+def generator_fn(z):
+  return 2 * z[:, None, :, None]
+
+
+Z = jnp.array([[1.0, 2.0], [0.0, -1.0]])
+Y = jnp.array([[[[0.5], [1.0]]], [[[1.0], [1.0]]]])
+
+
+def test_joint_energy_by_hand():
+  # Image 0: (2 + .5)^3 + (4 + 1)^3 = 140.625; ||y||^2 = 1.25.
+  # Image 1: (0 + 1)^3 + (-2 + 1)^3 = 0; ||y||^2 = 2.
+  energy_fn = energy.joint(hat_fn, generator_fn, temperature=0.5, tau=3.0)
+  np.testing.assert_allclose(energy_fn(Z, Y), [281.25 + 3.75, 6.0])
+
+
+def test_conditional_energy_by_hand():
+  energy_fn = energy.conditional(hat_fn, generator_fn, temperature=0.5)
+  np.testing.assert_allclose(energy_fn(Z, Y), [281.25 + 2.5, 0.5])
+
+
+def test_image_gradient_by_hand():
+  values, gradient = energy.image_gradient(hat_fn, Y)
+  np.testing.assert_allclose(values, [1.125, 2.0])
+  np.testing.assert_allclose(gradient, 3 * np.square(Y))
+
+
+def test_image_gradient_does_not_mix_images():
+  gradient = jax.jacobian(lambda y: energy.image_gradient(hat_fn, y)[0])(Y)
+  assert not np.any(gradient[0, 1]) and not np.any(gradient[1, 0])

@@ -1,0 +1,195 @@
+"""The chain against hand computation, exact laws and its own invariants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hatebm_jax import energy, langevin
+from hatebm_jax import rng as rng_lib
+
+SHAPE = (2, 2, 1)  # of an image
+A = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+Q = np.array([1.0, 2.0, 0.5, 4.0], np.float32)
+
+
+def generator_fn(z):
+  """Linear: x = A^T z."""
+  return (z @ A).reshape(-1, *SHAPE)
+
+
+def hat_fn(x):
+  """Quadratic: H = x^T diag(Q) x / 2, gradient Q x."""
+  return 0.5 * (jnp.square(x.reshape(-1, 4)) * Q).sum(1)
+
+
+def start(batch=5, scale_y=0.3):
+  rngs = rng_lib.per_index(jax.random.key(1), jnp.arange(batch))
+  return langevin.init_state(rngs, (3,), SHAPE, 1.0, scale_y)
+
+
+def by_hand(z, y, settings, step_z=True):
+  """One noiseless step in NumPy float64; returns z, y, mean norms, energy."""
+  z, y = np.float64(z), np.float64(y).reshape(-1, 4)
+  norm_z = 0.0
+  if step_z:
+    drift = (
+      settings.step_size_z**2 / 2 * ((z @ A + y) * Q / settings.temperature)
+    ) @ A.T
+    z, norm_z = z - drift, np.linalg.norm(drift, axis=1).mean()
+  x = z @ A + y
+  drift = (
+    settings.step_size_y**2
+    / 2
+    * (x * Q / settings.temperature + 2 * settings.tau * y)
+  )
+  norm = np.linalg.norm(drift, axis=1, keepdims=True)
+  if settings.max_drift_y is not None:
+    drift *= np.minimum(1, settings.max_drift_y / norm)
+    norm = np.minimum(norm, settings.max_drift_y)
+  return z, y - drift, norm_z, norm.mean(), (0.5 * x * x * Q).sum(1).mean()
+
+
+@pytest.mark.parametrize("update_z", [False, True])
+@pytest.mark.parametrize("max_drift_y", [None, 0.05])
+def test_one_step_and_three_by_hand(update_z, max_drift_y):
+  settings = langevin.Settings(
+    num_steps=1,
+    step_size_y=0.3,
+    step_size_z=0.2,
+    temperature=0.5,
+    tau=0.7,
+    max_drift_y=max_drift_y,
+    update_z=update_z,
+    noise=False,
+  )
+  state = start()
+  for num_steps in (1, 3):
+    z, y = state
+    expected = []
+    for _ in range(num_steps):
+      z, y, *curves = by_hand(z, y, settings, update_z)
+      expected.append(curves)
+    result, info = langevin.sample(
+      jax.random.key(0),
+      hat_fn,
+      generator_fn,
+      state,
+      settings._replace(num_steps=num_steps),
+    )
+    np.testing.assert_allclose(result.z, z, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+      result.y.reshape(-1, 4), y, rtol=1e-5, atol=1e-6
+    )
+    norm_z, norm_y, energies = np.transpose(expected)
+    np.testing.assert_allclose(info.drift_norm_z, norm_z, rtol=1e-5)
+    np.testing.assert_allclose(info.drift_norm_y, norm_y, rtol=1e-5)
+    np.testing.assert_allclose(info.energy, energies, rtol=1e-5)
+
+
+def test_drift_is_the_gradient_of_the_joint_energy():
+  settings = langevin.Settings(
+    1, 0.1, 0.0, temperature=0.3, tau=2.0, noise=False
+  )
+  z, y = start()
+  energy_fn = energy.joint(hat_fn, generator_fn, 0.3, 2.0)
+  gradient = jax.grad(lambda y: energy_fn(z, y).sum())(y)
+  result, _ = langevin.sample(
+    jax.random.key(0), hat_fn, generator_fn, langevin.State(z, y), settings
+  )
+  np.testing.assert_allclose(
+    y - result.y, 0.005 * gradient, rtol=1e-3, atol=1e-6
+  )
+
+
+def test_a_zero_gradient_is_not_divided_by():
+  settings = langevin.Settings(2, 0.1, max_drift_y=1.0, noise=False)
+  state = langevin.State(jnp.zeros((2, 3)), jnp.zeros((2, *SHAPE)))
+  result, info = langevin.sample(
+    jax.random.key(0), hat_fn, generator_fn, state, settings
+  )
+  np.testing.assert_array_equal(result.y, state.y)
+  np.testing.assert_array_equal(info.drift_norm_y, [0, 0])
+
+
+def test_stationary_law_of_y():
+  """y' = (1 - a) y + eps n has variance eps^2 / (1 - (1 - a)^2), mean 0."""
+  eps, temperature, tau, chains = 0.6, 0.8, 0.15, 20_000
+  settings = langevin.Settings(
+    60, eps, temperature=temperature, tau=tau, max_drift_y=None
+  )
+  state = langevin.State(
+    jnp.zeros((chains, 3)), jnp.ones((chains, *SHAPE))
+  )
+  state, _ = jax.jit(
+    lambda rng: langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  )(jax.random.key(3))
+  y = np.float64(state.y).reshape(chains, 4)
+  decay = 1 - eps**2 / 2 * (Q / temperature + 2 * tau)
+  variance = eps**2 / (1 - decay**2)
+  # Four standard errors: of a mean, and of a Gaussian's variance.
+  bound = 4 * np.sqrt(variance / chains)
+  np.testing.assert_array_less(np.abs(y.mean(0) - decay**60), bound)
+  np.testing.assert_array_less(
+    np.abs(y.var(0) / variance - 1), 4 * np.sqrt(2 / chains)
+  )
+  correlation = np.corrcoef(y.T) - np.eye(4)
+  assert np.abs(correlation).max() < 4 / np.sqrt(chains)
+
+
+@pytest.mark.parametrize("update_z", [False, True])
+def test_noise_depends_on_the_chain_alone(update_z):
+  settings = langevin.Settings(4, 0.1, 0.1, update_z=update_z)
+  rng, state = jax.random.key(5), start(6)
+  whole, _ = langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  rngs = rng_lib.per_index(rng, jnp.arange(6))
+  parts = [
+    langevin.sample(
+      rngs[part],
+      hat_fn,
+      generator_fn,
+      jax.tree.map(lambda leaf, part=part: leaf[part], state),
+      settings,
+    )[0]
+    for part in (slice(0, 2), slice(2, 6))
+  ]
+  for i in range(2):
+    np.testing.assert_allclose(
+      whole[i], np.concatenate([part[i] for part in parts]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("update_z", [False, True])
+def test_two_halves_are_one_chain(update_z):
+  settings = langevin.Settings(6, 0.1, 0.1, update_z=update_z)
+  half = settings._replace(num_steps=3)
+  rng, state = jax.random.key(5), start()
+  whole, info = langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  state, first = langevin.sample(rng, hat_fn, generator_fn, state, half)
+  state, second = langevin.sample(rng, hat_fn, generator_fn, state, half, 3)
+  np.testing.assert_allclose(whole.z, state.z, atol=1e-6)
+  np.testing.assert_allclose(whole.y, state.y, atol=1e-6)
+  for curve, *halves in zip(info, first, second, strict=True):
+    np.testing.assert_allclose(curve, np.concatenate(halves), rtol=1e-4)
+
+
+def test_path_starts_and_ends_where_the_chain_does():
+  settings = langevin.Settings(6, 0.1, 0.1, update_z=True)
+  rng, state = jax.random.key(5), start()
+  end, _ = langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  path = langevin.sample_path(
+    rng, hat_fn, generator_fn, state, settings, num_frames=4
+  )
+  assert path.y.shape == (4, 5, *SHAPE)
+  np.testing.assert_array_equal(path.y[0], state.y)
+  np.testing.assert_allclose(path.y[-1], end.y, atol=1e-6)
+  np.testing.assert_allclose(path.z[-1], end.z, atol=1e-6)
+
+
+def test_old_style_keys_are_accepted():
+  settings = langevin.Settings(2, 0.1)
+  new, old = (
+    langevin.sample(rng, hat_fn, generator_fn, start(), settings)[0]
+    for rng in (jax.random.key(7), jax.random.PRNGKey(7))
+  )
+  np.testing.assert_array_equal(new.y, old.y)

@@ -1,0 +1,45 @@
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hatebm_jax import logs
+
+
+def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
+  log = logs.RunLog(tmp_path, 0, active=True)
+  for step, gap in enumerate([1.0, 3.0, 10.0], 1):
+    log.add(step, {"energy_gap": jnp.float32(gap)}, wait=0.0)
+    if step >= 2:
+      log.write(step, num_steps=10)
+  log.close()
+  lines = [
+    json.loads(line)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [(line["step"], line["energy_gap"]) for line in lines] == [
+    (2, 2.0),
+    (3, 10.0),
+  ]
+  assert lines[0]["input_wait_fraction"] == 0.0
+  progress = capsys.readouterr().out.splitlines()
+  assert progress[0].startswith("step 2/10") and "left" in progress[0]
+  assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_the_first_bad_step_and_metric_are_named(tmp_path):
+  log = logs.RunLog(tmp_path, 0, active=False)
+  log.add(1, {"loss": jnp.float32(1.0)}, 0.0)
+  log.add(2, {"loss": jnp.float32(np.inf)}, 0.0)
+  log.add(3, {"loss": jnp.float32(np.nan)}, 0.0)
+  with pytest.raises(logs.NonFiniteError, match="loss is inf at .* step 2"):
+    log.check()
+
+
+def test_a_resumed_run_drops_later_and_broken_lines(tmp_path):
+  file = tmp_path / "metrics.jsonl"
+  lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
+  file.write_text("\n".join(lines) + '\n{"step": 4, "lo')
+  logs.RunLog(tmp_path, 2, active=True).close()
+  assert file.read_text() == '{"step": 1}\n{"step": 2}\n'

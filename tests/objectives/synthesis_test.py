@@ -1,0 +1,140 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import data, langevin, objectives, sharding, train
+from hatebm_jax import rng as rng_lib
+from hatebm_jax.objectives import synthesis
+
+
+@pytest.fixture(scope="module")
+def images():
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.integers(0, 256, (8, 16, 16, 1), np.uint8))
+
+
+def run(config, num_devices, num_steps, images):
+  """Takes steps; returns the states before and after, metrics and images."""
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  objective = objectives.make(config, mesh)
+  shardings = jax.tree.map(
+    lambda leaf: leaf.sharding, train.abstract_state(config, objective, mesh)
+  )
+  init = jax.jit(objective.init, out_shardings=shardings)
+  state = first = init(jax.random.key(0))
+  chex.clear_trace_counter()
+  step = jax.jit(
+    chex.assert_max_traces(objective.step, n=1),
+    out_shardings=(shardings, None, None),
+  )
+  for i in range(num_steps):
+    state, metrics, shown = step(state, images, jax.random.key(i))
+  return objective, first, state, metrics, shown
+
+
+@pytest.fixture(scope="module")
+def one_step(images):
+  return run(tiny.config(), 1, 1, images)
+
+
+def test_hat_loss_by_hand():
+  hat_fn = lambda x: x.sum((1, 2, 3))
+  x_data = jnp.array([1.0, 2.0]).reshape(2, 1, 1, 1)
+  x_sample = jnp.array([5.0, 6.0]).reshape(2, 1, 1, 1)
+  loss, aux = synthesis.hat_loss(hat_fn, x_data, x_sample, 0.1)
+  np.testing.assert_allclose(loss, (1.5 - 5.5) / 0.1)
+  assert (aux["energy_data"], aux["energy_sample"]) == (1.5, 5.5)
+
+
+def test_generator_loss_by_hand():
+  x = jnp.array([1.0, 2.0]).reshape(2, 1, 1, 1)
+  loss = synthesis.generator_loss(lambda z: z, x, x + 0.1)
+  np.testing.assert_allclose(loss, 1000 * 0.01, rtol=1e-5)
+
+
+def test_samples_are_those_of_the_chain(one_step):
+  objective, first, _, _, shown = one_step
+  rng = rng_lib.stream(jax.random.key(0), "chains")
+  networks = objective.networks
+  hat, generator = networks.variables(first, "raw")
+  config = tiny.config()
+  state = langevin.init_state(
+    rng_lib.per_index(rng, jnp.arange(8)), (4,), (16, 16, 1)
+  )
+  generator_fn = lambda z: networks.generator.apply(generator, z)
+  end, _ = langevin.sample(
+    rng,
+    lambda x: networks.hat.apply(hat, x),
+    generator_fn,
+    state,
+    synthesis.train_settings(config),
+  )
+  np.testing.assert_allclose(
+    shown["hat"], generator_fn(end.z) + end.y, atol=1e-5
+  )
+  np.testing.assert_allclose(
+    shown["generator"], generator_fn(state.z), atol=1e-5
+  )
+
+
+def test_bank_gets_the_fresh_pairs_and_keeps_the_rest(one_step):
+  _, first, state, _, shown = one_step
+  changed = np.any(first.bank.x != state.bank.x, axis=(2, 3, 4))
+  assert changed.sum() == 8
+  np.testing.assert_allclose(
+    np.sort(state.bank.x[changed].reshape(8, -1).sum(1)),
+    np.sort(shown["hat"].reshape(8, -1).sum(1)),
+    rtol=1e-5,
+  )
+  np.testing.assert_array_equal(
+    first.bank.z[~changed], state.bank.z[~changed]
+  )
+
+
+def test_both_networks_learn_and_statistics_stay(one_step):
+  _, first, state, metrics, _ = one_step
+  for name in ("hat", "generator"):
+    for before, after in zip(
+      jax.tree.leaves(getattr(first, name).params),
+      jax.tree.leaves(getattr(state, name).params),
+      strict=True,
+    ):
+      assert np.any(before != after)
+  chex.assert_trees_all_equal(first.generator_stats, state.generator_stats)
+  assert set(np.unique(state.generator_stats["norm"]["mean"])) == {0.0}
+  assert metrics["hat_loss"] == pytest.approx(
+    float(metrics["energy_gap"]) / 1e-8, rel=1e-4
+  )
+
+
+def test_average_is_decayed(one_step):
+  _, first, state, _, _ = one_step
+  decay = tiny.config().train.average_decay
+  expected = jax.tree.map(
+    lambda old, new: decay * old + (1 - decay) * new,
+    first.hat.params,
+    state.hat.params,
+  )
+  chex.assert_trees_all_close(state.hat.average, expected, atol=1e-7)
+
+
+def test_data_are_shown_in_the_range_of_images(one_step, images):
+  np.testing.assert_allclose(
+    one_step[-1]["data"], data.to_float(images), atol=5e-3
+  )
+
+
+def test_one_and_eight_devices_take_the_same_steps(images):
+  # At T = 1 the chain is no amplifier of rounding, and no step is clipped.
+  config = tiny.config(langevin__temperature=1.0, langevin__step_size_y=0.1)
+  *_, one, metrics_one, shown_one = run(config, 1, 2, images)
+  *_, eight, metrics_eight, shown_eight = run(config, 8, 2, images)
+  chex.assert_trees_all_close(metrics_one, metrics_eight, rtol=1e-4, atol=1e-5)
+  chex.assert_trees_all_close(shown_one, shown_eight, atol=1e-4)
+  chex.assert_trees_all_close(one.bank, eight.bank, atol=1e-4)
+  chex.assert_trees_all_close(
+    one.hat.params, eight.hat.params, atol=3e-4 * 0.1
+  )

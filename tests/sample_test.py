@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import sample, train, workdir
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+  path = tmp_path_factory.mktemp("run")
+  train.train(tiny.config(), path)
+  return path
+
+
+def test_an_image_depends_on_seed_and_index_alone(path):
+  restored = sample.restore(tiny.config(), path)
+  assert restored.step == 4
+  _, eight = sample.draw(restored, 20, 8)
+  _, sixteen = sample.draw(restored, 20, 16)
+  assert eight.shape == (20, 16, 16, 1) and eight.dtype == np.uint8
+  # Rounding to uint8 may differ by one where the batch changes the sums.
+  assert np.abs(np.int16(eight) - np.int16(sixteen)).max() <= 1
+  assert len(np.unique(eight.reshape(20, -1), axis=0)) == 20
+
+
+def test_files_are_written_and_read_back(path, capsys):
+  restored = sample.restore(tiny.config(), path)
+  samples = sample.write(restored, path)
+  with np.load(path / "samples" / "00000004_raw.npz") as file:
+    np.testing.assert_array_equal(file["images"], samples)
+    assert file["generator"].shape == samples.shape == (12, 16, 16, 1)
+  printed = capsys.readouterr().out
+  for name in ("grid", "generator", "paths"):
+    file = path / "samples" / f"00000004_raw_{name}.png"
+    assert file.exists() and str(file) in printed
+  assert {file.suffix for file in (path / "samples").iterdir()} == {
+    ".npz",
+    ".png",
+  }
+
+
+def test_averaged_weights_are_other_weights(path):
+  images = [
+    sample.draw(
+      sample.restore(tiny.config(sample__weights=weights), path), 8, 8
+    )[1]
+    for weights in ("raw", "averaged")
+  ]
+  assert np.any(images[0] != images[1])
+
+
+def test_path_ends_in_the_sample(path):
+  restored = sample.restore(tiny.config(), path)
+  frames = sample.draw_paths(restored)
+  assert frames.shape == (5, 8, 16, 16, 1)  # four steps: start and one each
+  generated, samples = sample.draw(restored, 8, 8)
+  assert np.abs(np.int16(frames[-1]) - np.int16(samples)).max() <= 1
+  # The path starts at G(z) + y, y of scale 0.01: one grey level.
+  assert np.abs(np.int16(frames[0]) - np.int16(generated)).max() <= 8
+
+
+def test_evaluation_settings_fall_back_to_training():
+  config = tiny.config()
+  settings = sample.settings(config)
+  assert settings.temperature == config.langevin.temperature
+  assert settings.num_steps == 4 and settings.max_drift_y is None
+  config.evaluate.temperature = 0.5
+  assert sample.settings(config).temperature == 0.5
+
+
+def test_no_run_is_a_clear_error(tmp_path):
+  with pytest.raises(workdir.WorkdirError, match="holds no run"):
+    sample.restore(tiny.config(), tmp_path)
+  workdir.claim(tmp_path, tiny.config(), write=True)
+  with pytest.raises(workdir.WorkdirError, match="holds no checkpoint"):
+    sample.restore(tiny.config(), tmp_path)

@@ -1,0 +1,31 @@
+"""A digits run small enough to train in a test."""
+
+from configs import digits
+
+
+def config(**overrides):
+  """Returns the digits config at width 8, batch 8, 3 Langevin steps.
+
+  Args:
+    **overrides: `group__field=value`.
+  """
+  tiny = digits.get_config()
+  settings = {
+    "model__width": 8,
+    "model__latent_size": 4,
+    "train__num_steps": 4,
+    "train__batch_size": 8,
+    "train__log_every": 1,
+    "train__image_every": 2,
+    "train__checkpoint_every": 2,
+    "langevin__num_steps": 3,
+    "generator__bank_size": 24,
+    "sample__num_images": 12,
+    "sample__batch_size": 8,
+    "evaluate__num_steps": 4,
+    **overrides,
+  }
+  for name, value in settings.items():
+    group, field = name.split("__")
+    tiny[group][field] = value
+  return tiny

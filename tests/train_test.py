@@ -1,0 +1,145 @@
+"""The loop: exact resume, stopping, divergence; what it leaves behind."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import (
+  checkpoint,
+  objectives,
+  sharding,
+  train,
+  workdir,
+)
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def final_state(config, path):
+  mesh = sharding.make_mesh()
+  objective = objectives.make(config, mesh)
+  with checkpoint.Checkpoints(path) as saved:
+    return train.restore_or_init(config, objective, mesh, saved)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  path = tmp_path_factory.mktemp("run")
+  assert train.train(tiny.config(), path) is None
+  return path
+
+
+def test_a_run_leaves_what_the_readme_says(uninterrupted):
+  lines = (uninterrupted / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+  pictures = {path.name for path in (uninterrupted / "images").iterdir()}
+  assert pictures == {
+    f"{step:08d}_{name}.png"
+    for step in (2, 4)
+    for name in ("data", "generator", "hat", "bank")
+  }
+  assert (uninterrupted / "config.json").exists()
+  assert list(uninterrupted.glob("events.out.tfevents.*"))
+  assert any((uninterrupted / "xla_cache").iterdir())
+
+
+def test_resume_is_exact(uninterrupted, tmp_path):
+  assert train.train(tiny.config(train__num_steps=3), tmp_path) is None
+  assert train.train(tiny.config(), tmp_path) is None
+  whole, step_whole = final_state(tiny.config(), uninterrupted)
+  parts, step_parts = final_state(tiny.config(), tmp_path)
+  assert step_whole == step_parts == 4
+  chex.assert_trees_all_equal(whole, parts)
+  # Everything but times is logged alike.
+  for a, b in zip(
+    (uninterrupted / "metrics.jsonl").read_text().splitlines(),
+    (tmp_path / "metrics.jsonl").read_text().splitlines(),
+    strict=True,
+  ):
+    a, b = json.loads(a), json.loads(b)
+    for name in ("step", "hat_loss", "generator_loss", "drift_norm_y"):
+      assert a[name] == b[name]
+
+
+def test_another_config_does_not_touch_the_run(uninterrupted):
+  with pytest.raises(workdir.WorkdirError, match="config.seed"):
+    config = tiny.config()
+    config.seed = 1
+    train.train(config, uninterrupted)
+
+
+def test_divergence_ends_the_run_and_names_the_last_checkpoint(
+  uninterrupted, tmp_path
+):
+  # A learning rate that sends the weights to infinity within a few steps.
+  config = tiny.config(hat__learning_rate=1e18, train__checkpoint_every=1)
+  with pytest.raises(train.TrainingError, match="at training step [2-4]") as e:
+    train.train(config, tmp_path)
+  with checkpoint.Checkpoints(tmp_path) as saved:
+    step = saved.latest_step()
+    assert str(saved.path / str(step)) in str(e.value)
+  state, _ = final_state(config, tmp_path)
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.bank))
+
+
+def start_process(path, *flags):
+  command = [
+    sys.executable,
+    "-m",
+    "hatebm_jax.main",
+    "--config=tests/tiny_config.py",
+    f"--workdir={path}",
+    *flags,
+  ]
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+  )
+
+
+@pytest.mark.parametrize(
+  ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)]
+)
+def test_signals_stop_with_a_checkpoint_and_the_run_resumes(
+  tmp_path, number, status
+):
+  process = start_process(tmp_path, "--config.train.num_steps=100000")
+  while not (tmp_path / "metrics.jsonl").exists():
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.1)
+  process.send_signal(number)
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == status, output
+  assert "The same command resumes the run" in output
+  with checkpoint.Checkpoints(tmp_path) as saved:
+    step = saved.latest_step()
+  assert f"Stopped at training step {step};" in output
+  process = start_process(tmp_path, f"--config.train.num_steps={step + 2}")
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  assert f"Resuming at step {step}" in output
+  assert "hat samples" in output and "held-out digits" in output
+  evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+  assert evaluation["checkpoint_step"] == step + 2
+
+
+def test_an_expected_error_is_one_line(tmp_path):
+  process = start_process(tmp_path, "--mode=sample")
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert output.strip().splitlines()[-1].startswith("error: ")
+  assert "Traceback" not in output and "holds no run" in output
