@@ -23,6 +23,11 @@ class ConvertError(ValueError):
   """A file does not hold a network that we can read."""
 
 
+def one_line(error: Exception) -> str:
+  """Returns an error's message without its line breaks."""
+  return " ".join(str(error).split())
+
+
 def expected_shapes(module: nn.Module, input_shape: Shape) -> dict[str, Shape]:
   """Returns the shapes of a module's variables by flat name; allocates nothing.
 

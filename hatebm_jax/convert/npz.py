@@ -31,6 +31,7 @@ _READ_ERRORS = (
   KeyError,
   NotImplementedError,
   OSError,
+  TypeError,  # Of attributes that no network can have.
   ValueError,
 )
 
@@ -95,7 +96,8 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
   except _READ_ERRORS as error:
     raise ConvertError(
       f"{path}: expected an .npz that `python -m hatebm_jax.convert` wrote, "
-      f"found a missing, damaged or foreign file ({error}). Convert it anew."
+      f"found a missing, damaged or foreign file ({network.one_line(error)}). "
+      "Convert it anew."
     ) from error
 
 

@@ -94,7 +94,7 @@ def _open(prefix: str):
   except _tensorflow_errors() as error:
     raise ConvertError(
       f"{prefix}.index: expected the table of a TensorFlow 2 checkpoint, found "
-      f"a damaged or foreign file ({_line(error)}). Copy it anew."
+      f"a damaged or foreign file ({network.one_line(error)}). Copy it anew."
     ) from error
   found = {}
   for key, shape in shapes.items():
@@ -123,12 +123,8 @@ def _read(prefix: str, reader, name: str) -> np.ndarray:
   except _tensorflow_errors() as error:
     raise ConvertError(
       f"{prefix}: the values of {name} cannot be read, the .data file is "
-      f"damaged ({_line(error)}). Copy it anew."
+      f"damaged ({network.one_line(error)}). Copy it anew."
     ) from error
-
-
-def _line(error: Exception) -> str:
-  return " ".join(str(error).split())
 
 
 def _infer(

@@ -109,6 +109,14 @@ def rewrite(path, **changes):
       {"module": np.array('{"class": "Hat", "attributes": {"width": 2}}')},
       "expected the description",
     ),
+    (
+      {
+        "module": np.array(
+          '{"class": "Hat", "attributes": {"widths": ["a"], "num_downs": 1}}'
+        )
+      },
+      "damaged or foreign",
+    ),
     ({"params/head/kernel": None}, r"params/head/kernel \(3, 1\) is missing"),
     ({"params/head/kernel": np.zeros((4, 1), "f4")}, r"expected \(3, 1\)"),
     ({"params/head/kernel": np.zeros((3, 1))}, "not float32"),
