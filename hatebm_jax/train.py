@@ -58,7 +58,8 @@ def train(
   source = data.open_source(config.data, "train")
   writes = jax.process_index() == 0
   workdir.claim(path, config, writes)
-  jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
   with contextlib.ExitStack() as stack:
     saved = stack.enter_context(
       checkpoint.Checkpoints(path, config.train.keep_checkpoints)

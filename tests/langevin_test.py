@@ -1,5 +1,7 @@
 """The chain against hand computation, exact laws and its own invariants."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,13 @@ def hat_fn(x):
 def start(batch=5, scale_y=0.3):
   rngs = rng_lib.per_index(jax.random.key(1), jnp.arange(batch))
   return langevin.init_state(rngs, (3,), SHAPE, 1.0, scale_y)
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def run(rng, state, settings, first_step=0):
+  return langevin.sample(
+    rng, hat_fn, generator_fn, state, settings, first_step
+  )
 
 
 def by_hand(z, y, settings, step_z=True):
@@ -70,12 +79,8 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y):
     for _ in range(num_steps):
       z, y, *curves = by_hand(z, y, settings, update_z)
       expected.append(curves)
-    result, info = langevin.sample(
-      jax.random.key(0),
-      hat_fn,
-      generator_fn,
-      state,
-      settings._replace(num_steps=num_steps),
+    result, info = run(
+      jax.random.key(0), state, settings._replace(num_steps=num_steps)
     )
     np.testing.assert_allclose(result.z, z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
@@ -94,9 +99,7 @@ def test_drift_is_the_gradient_of_the_joint_energy():
   z, y = start()
   energy_fn = energy.joint(hat_fn, generator_fn, 0.3, 2.0)
   gradient = jax.grad(lambda y: energy_fn(z, y).sum())(y)
-  result, _ = langevin.sample(
-    jax.random.key(0), hat_fn, generator_fn, langevin.State(z, y), settings
-  )
+  result, _ = run(jax.random.key(0), langevin.State(z, y), settings)
   np.testing.assert_allclose(
     y - result.y, 0.005 * gradient, rtol=1e-3, atol=1e-6
   )
@@ -105,9 +108,7 @@ def test_drift_is_the_gradient_of_the_joint_energy():
 def test_a_zero_gradient_is_not_divided_by():
   settings = langevin.Settings(2, 0.1, max_drift_y=1.0, noise=False)
   state = langevin.State(jnp.zeros((2, 3)), jnp.zeros((2, *SHAPE)))
-  result, info = langevin.sample(
-    jax.random.key(0), hat_fn, generator_fn, state, settings
-  )
+  result, info = run(jax.random.key(0), state, settings)
   np.testing.assert_array_equal(result.y, state.y)
   np.testing.assert_array_equal(info.drift_norm_y, [0, 0])
 
@@ -121,9 +122,7 @@ def test_stationary_law_of_y():
   state = langevin.State(
     jnp.zeros((chains, 3)), jnp.ones((chains, *SHAPE))
   )
-  state, _ = jax.jit(
-    lambda rng: langevin.sample(rng, hat_fn, generator_fn, state, settings)
-  )(jax.random.key(3))
+  state, _ = run(jax.random.key(3), state, settings)
   y = np.float64(state.y).reshape(chains, 4)
   decay = 1 - eps**2 / 2 * (Q / temperature + 2 * tau)
   variance = eps**2 / (1 - decay**2)
@@ -141,13 +140,11 @@ def test_stationary_law_of_y():
 def test_noise_depends_on_the_chain_alone(update_z):
   settings = langevin.Settings(4, 0.1, 0.1, update_z=update_z)
   rng, state = jax.random.key(5), start(6)
-  whole, _ = langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  whole, _ = run(rng, state, settings)
   rngs = rng_lib.per_index(rng, jnp.arange(6))
   parts = [
-    langevin.sample(
+    run(
       rngs[part],
-      hat_fn,
-      generator_fn,
       jax.tree.map(lambda leaf, part=part: leaf[part], state),
       settings,
     )[0]
@@ -164,9 +161,9 @@ def test_two_halves_are_one_chain(update_z):
   settings = langevin.Settings(6, 0.1, 0.1, update_z=update_z)
   half = settings._replace(num_steps=3)
   rng, state = jax.random.key(5), start()
-  whole, info = langevin.sample(rng, hat_fn, generator_fn, state, settings)
-  state, first = langevin.sample(rng, hat_fn, generator_fn, state, half)
-  state, second = langevin.sample(rng, hat_fn, generator_fn, state, half, 3)
+  whole, info = run(rng, state, settings)
+  state, first = run(rng, state, half)
+  state, second = run(rng, state, half, 3)
   np.testing.assert_allclose(whole.z, state.z, atol=1e-6)
   np.testing.assert_allclose(whole.y, state.y, atol=1e-6)
   for curve, *halves in zip(info, first, second, strict=True):
@@ -176,7 +173,7 @@ def test_two_halves_are_one_chain(update_z):
 def test_path_starts_and_ends_where_the_chain_does():
   settings = langevin.Settings(6, 0.1, 0.1, update_z=True)
   rng, state = jax.random.key(5), start()
-  end, _ = langevin.sample(rng, hat_fn, generator_fn, state, settings)
+  end, _ = run(rng, state, settings)
   path = langevin.sample_path(
     rng, hat_fn, generator_fn, state, settings, num_frames=4
   )
@@ -189,7 +186,7 @@ def test_path_starts_and_ends_where_the_chain_does():
 def test_old_style_keys_are_accepted():
   settings = langevin.Settings(2, 0.1)
   new, old = (
-    langevin.sample(rng, hat_fn, generator_fn, start(), settings)[0]
+    run(rng, start(), settings)[0]
     for rng in (jax.random.key(7), jax.random.PRNGKey(7))
   )
   np.testing.assert_array_equal(new.y, old.y)

@@ -47,8 +47,8 @@ def test_noise_is_bit_identical_on_1_and_8_devices(update_z):
 @pytest.mark.parametrize("update_z", [False, True])
 def test_values_agree_on_1_and_8_devices(update_z):
   hat, generator = hat_lib.make(16, 8), generator_lib.make(16, 8, 1)
-  hat_variables = hat.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
-  variables = generator.init(jax.random.key(1), jnp.zeros((1, 4)))
+  hat_variables = jax.jit(hat.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+  variables = jax.jit(generator.init)(jax.random.key(1), jnp.zeros((1, 4)))
   one, eight = (
     run_chains(
       count,
