@@ -65,15 +65,7 @@ def upsample(x: jax.Array) -> jax.Array:
   `align_corners=False`): new pixels are 3/4 of the nearest old pixel and 1/4 of
   the next nearest, along each axis.
   """
-  for axis in (1, 2):
-    size = x.shape[axis]
-    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
-    padded = jnp.concatenate([first, x, last], axis)
-    before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
-    after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
-    x = _interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
-  return x
+  return _weave(_split(_bilinear, _clamp(_clamp(x, 1), 2)))
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -102,7 +94,7 @@ def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """`conv3x3(upsample(x), kernel)`."""
   if _literal.get():
     return up_conv3x3_literal(x, kernel)
-  return conv3x3(upsample(x), kernel)
+  return _up_conv3x3(x, _vary_like(kernel, x))
 
 
 @jax.custom_vjp
@@ -117,62 +109,240 @@ def _conv3x3_forward(x, kernel):
 def _conv3x3_backward(saved, dy):
   x, kernel = saved
   dx = _conv(dy, _transpose(kernel), _SAME)
-  _, pull = jax.vjp(lambda k: conv3x3_literal(x, k), kernel)
-  return dx, *pull(dy)
+  return dx, _kernel_gradient(x, dy, _SAME)
 
 
 _conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
+# A pooled convolution is a stride-2 convolution of the 2x2 box filter of the
+# image; an up convolution is the blur of a transposed stride-2 convolution.
+# Either way a quarter of the literal multiplications. Both are computed on the
+# `parts` of the large image: in parts[i][j], i for rows and j for columns, 0
+# means the pixels that meet taps 0 and 2 of the kernel, 1 those that meet 1.
+_TAPS = (slice(0, 3, 2), slice(1, 2))
+
+
 @jax.custom_vjp
 def _conv3x3_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return _conv(_box(x), kernel, _VALID, stride=2)
+  return _conv3x3_down_forward(x, kernel)[0]
 
 
 def _conv3x3_down_forward(x, kernel):
-  boxed = _box(x)
-  return _conv(boxed, kernel, _VALID, stride=2), (boxed, kernel)
+  parts = _split(_box, _pad(_pad(x, 1, 1, 1), 2, 1, 1))
+  return _gather(parts, kernel, 0), (parts, kernel)
 
 
 def _conv3x3_down_backward(saved, dy):
-  boxed, kernel = saved
-  # The gradient of a pixel of `boxed` has the taps of its parity: four small
-  # convolutions instead of one of an image that is zeros to three quarters.
-  (even, odd), (after, at) = (slice(0, 3, 2), slice(1, 2)), ((1, 1), (0, 0))
-  taps = _transpose(kernel) * 0.25
-  parts = [
-    [
-      _conv(dy, taps[rows, columns], (pad_rows, pad_columns))
-      for columns, pad_columns in ((even, after), (odd, at))
-    ]
-    for rows, pad_rows in ((even, after), (odd, at))
-  ]
-  parts = [_unbox(*row, axis=2) for row in parts]
-  _, pull = jax.vjp(lambda k: _conv(boxed, k, _VALID, stride=2), kernel)
-  return _unbox(*parts, axis=1), *pull(dy)
+  parts, kernel = saved
+  dparts = _scatter(dy, _transpose(kernel) * 0.25, 1)
+  dx = _merge(_unbox, dparts)
+  dkernel = [[_kernel_gradient(p, dy, _VALID) for p in row] for row in parts]
+  return dx, _join_taps(dkernel)
 
 
 _conv3x3_down.defvjp(_conv3x3_down_forward, _conv3x3_down_backward)
 
 
-def _box(x: jax.Array) -> jax.Array:
-  """Averages 2x2 patches at stride 1, zeros around: `[b, h+1, w+1, c]`."""
-  for axis in (1, 2):
-    none = (0, 0, 0)
-    before = [none] * 4
-    after = [none] * 4
-    before[axis], after[axis] = (1, 0, 0), (0, 1, 0)
-    zero = jnp.zeros((), x.dtype)
-    x = 0.5 * (jax.lax.pad(x, zero, before) + jax.lax.pad(x, zero, after))
-  return x
+@jax.custom_vjp
+def _up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  parts = _scatter(_clamp(_clamp(x, 1), 2), kernel, 0)
+  y = _merge(_blur, parts)
+  rows, columns = _beyond(x, kernel)
+  return y - _spread(rows, y, axis=1) - _spread(columns, y, axis=2)
 
 
-def _unbox(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
-  """Transpose of `_box` (but its factor) on an axis, from its two parities."""
-  size = odd.shape[axis]
-  first = jax.lax.slice_in_dim(even, 0, size, axis=axis)
-  second = jax.lax.slice_in_dim(even, 1, size + 1, axis=axis)
-  return _interleave(first + odd, odd + second, axis)
+def _up_conv3x3_forward(x, kernel):
+  return _up_conv3x3(x, kernel), (x, kernel)
+
+
+def _up_conv3x3_backward(saved, dy):
+  x, kernel = saved
+  dparts = _split(_unblur, _pad(_pad(dy, 1, 3, 3), 2, 3, 3))
+  dx = _gather(dparts, _transpose(kernel), 1)
+  clamped = _clamp(_clamp(x, 1), 2)
+  dkernel = [
+    [_kernel_gradient(clamped, p, _VALID) for p in row] for row in dparts
+  ]
+  _, pull = jax.vjp(_beyond, x, kernel)
+  dx_beyond, dkernel_beyond = pull((-_ends(dy, 1), -_ends(dy, 2)))
+  dx = _unclamp(_unclamp(dx, 1), 2) + dx_beyond
+  return dx, _join_taps(dkernel) + dkernel_beyond
+
+
+_up_conv3x3.defvjp(_up_conv3x3_forward, _up_conv3x3_backward)
+
+
+def _gather(parts, kernel: jax.Array, pad: int) -> jax.Array:
+  """Stride-2 convolution of an image given as its parts."""
+  pads = ((pad, pad), (0, 0))
+  return sum(
+    _conv(parts[i][j], kernel[_TAPS[i], _TAPS[j]], (pads[i], pads[j]))
+    for i in (0, 1)
+    for j in (0, 1)
+  )
+
+
+def _scatter(x: jax.Array, kernel: jax.Array, pad: int):
+  """Transposed stride-2 convolution, as its parts: four small convolutions."""
+  pads = ((pad, pad), (0, 0))
+  return [
+    [_conv(x, kernel[_TAPS[i], _TAPS[j]], (pads[i], pads[j])) for j in (0, 1)]
+    for i in (0, 1)
+  ]
+
+
+def _join_taps(parts) -> jax.Array:
+  """Kernel `[3, 3, in, out]` of its four parts."""
+
+  def join(outer, inner, axis):
+    first, last = (_window(outer, axis, i, 1) for i in (0, 1))
+    return jnp.concatenate([first, inner, last], axis)
+
+  return join(*(join(*row, axis=1) for row in parts), axis=0)
+
+
+def _split(function, x: jax.Array):
+  """Parts of an image from a function that halves one axis."""
+  return [function(rows, 2) for rows in function(x, 1)]
+
+
+def _merge(function, parts) -> jax.Array:
+  """An image from its parts and a function that joins those of one axis.
+
+  Alternates the pixels at the end only: half the time of doing it per axis.
+  """
+  columns = zip(*(function(*row, axis=2) for row in parts), strict=True)
+  return _weave(zip(*(function(*c, axis=1) for c in columns), strict=True))
+
+
+def _weave(parts) -> jax.Array:
+  """An image from its even and odd pixels, parts[row][column]."""
+  return _interleave(*(_interleave(*row, axis=2) for row in parts), axis=1)
+
+
+def _box(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Means of neighbours on an axis (padded by 1), as two parts."""
+  size = x.shape[axis]
+  return (
+    0.5 * (_every_other(x, axis, 0, size) + _every_other(x, axis, 1, size)),
+    0.5
+    * (_every_other(x, axis, 1, size - 1) + _every_other(x, axis, 2, size - 1)),
+  )
+
+
+def _unbox(outer, inner, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Transpose of `_box` but for its factor: even and odd pixels."""
+  size = inner.shape[axis]
+  return _window(outer, axis, 0, size) + inner, (
+    _window(outer, axis, 1, size) + inner
+  )
+
+
+def _blur(outer, inner, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Blurs by (1/4, 3/4, 3/4, 1/4) on an axis: even and odd pixels."""
+  size = inner.shape[axis] - 2
+  o = [_window(outer, axis, i, size) for i in range(2)]
+  i = [_window(inner, axis, i, size) for i in range(3)]
+  return (
+    0.75 * (o[0] + i[1]) + 0.25 * (o[1] + i[0]),
+    0.75 * (o[1] + i[1]) + 0.25 * (o[0] + i[2]),
+  )
+
+
+def _unblur(y: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Transpose of `_blur`, of an image that is padded by 3 on the axis."""
+  size = y.shape[axis]
+  o = [_every_other(y, axis, i, size - 4 + i) for i in range(1, 5)]
+  i = [_every_other(y, axis, i, size - 3 + i) for i in range(4)]
+  return (
+    0.75 * (o[1] + o[2]) + 0.25 * (o[0] + o[3]),
+    0.75 * (i[1] + i[2]) + 0.25 * (i[0] + i[3]),
+  )
+
+
+def _bilinear(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Even and odd pixels of the bilinear up, of a clamped axis."""
+  size = x.shape[axis] - 2
+  near = 0.75 * _window(x, axis, 1, size)
+  return (
+    near + 0.25 * _window(x, axis, 0, size),
+    near + 0.25 * _window(x, axis, 2, size),
+  )
+
+
+def _double(x: jax.Array, axis: int) -> jax.Array:
+  """Bilinear up of one axis."""
+  return _interleave(*_bilinear(_clamp(x, axis), axis), axis)
+
+
+def _beyond(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """What pixels beyond the edges would add to `up_conv3x3`.
+
+  `_up_conv3x3` blurs as if the edges went on for ever, where the convolution
+  has zeros: this is the difference, in the outermost rows and columns.
+
+  Args:
+    x: `[batch, height, width, in]`.
+    kernel: `[3, 3, in, out]`.
+
+  Returns:
+    First and last row `[batch, 2, 2 width, out]`, first and last column
+    `[batch, 2 height, 2, out]`.
+  """
+
+  def line(pixels, taps, axis):
+    size = pixels.shape[axis] - 2
+    patches = [_window(pixels, axis, i, size) for i in range(3)]
+    taps = taps.reshape(-1, taps.shape[-1])
+    return jnp.concatenate(patches, -1) @ taps
+
+  # The corners belong to the rows: the columns have zeros there.
+  rows = _clamp(_double(_ends(x, 1), 2), 2)
+  columns = _pad(_double(_ends(x, 2), 1), 1, 1, 1)
+  top, bottom = line(rows[:, :1], kernel[0], 2), line(rows[:, 1:], kernel[2], 2)
+  left = line(columns[:, :, :1], kernel[:, 0], 1)
+  right = line(columns[:, :, 1:], kernel[:, 2], 1)
+  return (
+    jnp.concatenate([top, bottom], 1),
+    jnp.concatenate([left, right], 2),
+  )
+
+
+def _spread(ends: jax.Array, like: jax.Array, axis: int) -> jax.Array:
+  """The inverse of `_ends`: zeros between."""
+  config = [(0, 0, 0)] * 4
+  config[axis] = (0, 0, like.shape[axis] - 2)
+  return jax.lax.pad(ends, jnp.zeros((), ends.dtype), config)
+
+
+def _ends(x: jax.Array, axis: int) -> jax.Array:
+  """First and last element of an axis."""
+  size = x.shape[axis]
+  first, last = _window(x, axis, 0, 1), _window(x, axis, size - 1, 1)
+  return jnp.concatenate([first, last], axis)
+
+
+def _clamp(x: jax.Array, axis: int) -> jax.Array:
+  """Repeats the first and the last element of an axis once."""
+  size = x.shape[axis]
+  first, last = _window(x, axis, 0, 1), _window(x, axis, size - 1, 1)
+  return jnp.concatenate([first, x, last], axis)
+
+
+def _unclamp(x: jax.Array, axis: int) -> jax.Array:
+  """Transpose of `_clamp`."""
+  size = x.shape[axis] - 2
+  inside = jax.lax.slice_in_dim(x, 1, size + 1, axis=axis)
+  first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+  last = jax.lax.slice_in_dim(x, size + 1, size + 2, axis=axis)
+  return inside + _pad(first, axis, 0, size - 1) + _pad(last, axis, size - 1, 0)
+
+
+def _pad(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
+  config = [(0, 0, 0)] * 4
+  config[axis] = (before, after, 0)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
 def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
@@ -180,6 +350,27 @@ def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
   shape = list(even.shape)
   shape[axis] *= 2
   return jnp.stack([even, odd], axis + 1).reshape(shape)
+
+
+def _every_other(x: jax.Array, axis: int, start: int, stop: int) -> jax.Array:
+  return jax.lax.slice_in_dim(x, start, stop, stride=2, axis=axis)
+
+
+def _window(x: jax.Array, axis: int, start: int, size: int) -> jax.Array:
+  return jax.lax.slice_in_dim(x, start, start + size, axis=axis)
+
+
+def _kernel_gradient(
+  x: jax.Array, dy: jax.Array, padding: _Padding
+) -> jax.Array:
+  """Gradient of a stride-1 convolution with respect to its kernel.
+
+  A convolution again: the channels are the batch, the batch is the channels
+  and `dy` is the kernel, as large as the image. Transposed by hand, as XLA:CPU
+  leaves its fast path within a loop when it is left to find that out.
+  """
+  gradient = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
+  return gradient.transpose(1, 2, 0, 3)
 
 
 def _conv(

@@ -93,7 +93,7 @@ def test_gradients_inside_shard_map(name):
 def test_bfloat16_is_near_float32(name):
   fast, literal = OPS[name]
   x, kernel = _inputs((2, 8, 8, 16, 16), jnp.bfloat16)
-  actual = _value_and_gradients(fast, x, kernel)
+  actual = jax.jit(lambda *a: _value_and_gradients(fast, *a))(x, kernel)
   x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
   expected = _value_and_gradients(literal, x, kernel)
   for got, want in zip(actual, expected, strict=True):
