@@ -365,12 +365,45 @@ def _kernel_gradient(
 ) -> jax.Array:
   """Gradient of a stride-1 convolution with respect to its kernel.
 
-  A convolution again: the channels are the batch, the batch is the channels
-  and `dy` is the kernel, as large as the image. Transposed by hand, as XLA:CPU
-  leaves its fast path within a loop when it is left to find that out.
+  Left to itself XLA makes it a convolution whose kernel is as large as the
+  image: right for an accelerator, but on 2 cores of an Intel Xeon (AVX-512),
+  jax 0.10.2, 46 to 161 GFLOP/s (256 channels, batch 8), against 178 to 198 for
+  a matrix product a tap. Inside a loop XLA:CPU falls below 1 GFLOP/s.
+
+  Args:
+    x: `[batch, height, width, in]`, of the forward convolution.
+    dy: `[batch, height_out, width_out, out]`.
+    padding: of the forward convolution.
+
+  Returns:
+    `[taps, taps, in, out]`.
   """
-  gradient = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
-  return gradient.transpose(1, 2, 0, 3)
+
+  def as_convolution(x, dy):
+    dkernel = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), _VALID)
+    return dkernel.transpose(1, 2, 0, 3)
+
+  x = _pad(_pad(x, 1, *padding[0]), 2, *padding[1])
+  return jax.lax.platform_dependent(
+    x, dy, cpu=_kernel_gradient_as_products, default=as_convolution
+  )
+
+
+def _kernel_gradient_as_products(x: jax.Array, dy: jax.Array) -> jax.Array:
+  (height, width), channels = dy.shape[1:3], x.shape[3]
+  shape = x.shape[1] - height + 1, x.shape[2] - width + 1, channels, -1
+  windows = [
+    _window(_window(x, 1, i, height), 2, j, width)
+    for i in range(shape[0])
+    for j in range(shape[1])
+  ]
+  if channels < 16:
+    # One product for all taps: 2 times faster from 3 channels, and the
+    # patches, 9 times the image, are small.
+    windows = [jnp.concatenate(windows, -1)]
+  dy = dy.reshape(-1, dy.shape[3])
+  products = [w.reshape(len(dy), -1).T @ dy for w in windows]
+  return jnp.concatenate(products).reshape(shape)
 
 
 def _conv(
