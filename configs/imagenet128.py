@@ -1,6 +1,7 @@
 """ImageNet synthesis at 128x128 (Hat EBM, table 2).
 
-Command:   python -m hatebm_jax.main --config=configs/imagenet128.py --workdir=DIR
+Command:   python -m hatebm_jax.main --config=configs/imagenet128.py \
+             --workdir=DIR
 Data:      tfds `imagenet2012`, train split, 1,281,167 images; short side
            resized to 128, random crop
 Hardware:  TPU v4-32 (16 chips) or larger

@@ -1,17 +1,16 @@
 """The generator's bank of pairs (z, x): what cooperative learning trains it on.
 
 A training step draws `batch_size` distinct slots, moves the generator towards
-their pairs, and overwrites the same slots with the step's fresh chains. The bank
-is cut into partitions, of which a device holds whole ones; each step draws the
-same number of slots from every partition. So a device draws from its own part,
-and what is drawn does not depend on how many devices there are.
+their pairs, and overwrites the same slots with the step's fresh chains. The
+bank is cut into partitions, of which a device holds whole ones; each step draws
+the same number of slots from every partition. So a device draws from its own
+part, and what is drawn does not depend on how many devices there are.
 """
 
 import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import errors
@@ -67,7 +66,8 @@ def init(
     chunk: how many images the generator makes at a time.
   """
   flat = z.reshape(-1, *z.shape[2:])
-  x = jax.lax.map(lambda row: generator_fn(row[None])[0], flat, batch_size=chunk)
+  generate_one = lambda row: generator_fn(row[None])[0]
+  x = jax.lax.map(generate_one, flat, batch_size=chunk)
   return Bank(z, x.reshape(*z.shape[:2], *x.shape[1:]))
 
 

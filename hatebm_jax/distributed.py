@@ -13,7 +13,7 @@ def start(
 
   Args:
     coordinator: `HOST:PORT` of process 0. Given, the other two must be too.
-      None: on a TPU the environment is asked, elsewhere the run has one process.
+      None: on a TPU the environment is asked, elsewhere there is one process.
     num_processes: of the run.
     process_id: of this process, from 0.
   """

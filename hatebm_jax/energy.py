@@ -53,9 +53,7 @@ def conditional(
   return energy_fn
 
 
-def image_gradient(
-  hat_fn: HatFn, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def image_gradient(hat_fn: HatFn, x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns energies `[batch]` and their gradients in the images `x`."""
   energy, vjp_fn = jax.vjp(hat_fn, x)
   (gradient,) = vjp_fn(jnp.ones_like(energy))

@@ -5,21 +5,26 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
+import ml_collections
 
 from hatebm_jax import data, errors, sample, workdir
 from hatebm_jax.metrics import digits_judge
 
 
-def write(restored: sample.Restored, path: pathlib.Path) -> dict[str, Any]:
-  """Draws samples, judges them, prints a table and writes evaluation.json.
+def has_measure(config: ml_collections.ConfigDict) -> bool:
+  """Says whether there is a measure for the config's data."""
+  return config.data.source == "digits"
 
-  The samples are those that `--mode=sample` writes: the i-th depends on the seed
-  and on i alone.
+
+def write(
+  restored: sample.Restored, path: pathlib.Path, drawn: sample.Drawn
+) -> dict[str, Any]:
+  """Judges drawn images, prints a table and writes evaluation.json.
 
   Args:
     restored: from `sample.restore`.
     path: the workdir.
+    drawn: from `sample.draw`.
 
   Returns:
     What was written: the protocol and the figures.
@@ -28,22 +33,19 @@ def write(restored: sample.Restored, path: pathlib.Path) -> dict[str, Any]:
     ConfigError: if there is no measure for the run's data.
   """
   config = restored.config
-  if config.data.source != "digits":
+  if not has_measure(config):
     raise errors.ConfigError(
-      f"config.data.source={config.data.source!r}: samples can be measured for "
-      "'digits'. For other data draw samples with --mode=sample and give the npz "
-      "to the tool of your choice."
+      f"config.data.source={config.data.source!r}: samples can be measured "
+      "for 'digits'. For other data draw samples with --mode=sample and give "
+      "the npz to the tool of your choice."
     )
-  generated, samples = sample.draw(
-    restored, config.sample.num_images, config.sample.batch_size
-  )
   result = {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
-    "num_images": len(samples),
+    "num_images": len(drawn.samples),
     "langevin": sample.settings(config)._asdict(),
-    **judge_digits(config, generated, samples),
+    **judge_digits(config, drawn),
   }
   if jax.process_index() == 0:
     workdir.write_atomic(
@@ -55,15 +57,9 @@ def write(restored: sample.Restored, path: pathlib.Path) -> dict[str, Any]:
 
 
 def judge_digits(
-  config: Any, generated: np.ndarray, samples: np.ndarray
+  config: ml_collections.ConfigDict, drawn: sample.Drawn
 ) -> dict[str, Any]:
-  """Judges samples, the generator's images and the held-out digits.
-
-  Args:
-    config: of the run.
-    generated: G(z), uint8 `[n, height, width, channels]`.
-    samples: of the hat, the same shape.
-  """
+  """Judges samples, the generator's images and the held-out digits."""
   splits = {
     split: (
       data.load_all(data.open_source(config.data, split)),
@@ -73,7 +69,11 @@ def judge_digits(
   }
   judge = digits_judge.fit(*splits["train"])
   held_out, labels = splits["test"]
-  sets = {"hat": samples, "generator": generated, "held_out": held_out}
+  sets = {
+    "hat": drawn.samples,
+    "generator": drawn.generated,
+    "held_out": held_out,
+  }
   return {
     "judge_accuracy": digits_judge.accuracy(judge, held_out, labels),
     "num_held_out": len(labels),

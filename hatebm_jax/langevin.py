@@ -2,9 +2,10 @@
 
 One step of the chain (Hat EBM, algorithm 1; the order is the reference's):
 
-  1. joint form only: z <- z - (eps_z^2 / 2) grad_z H(G(z) + y)/T + eps_z N(0, I)
-  2. at the new z: g = grad_y [H(G(z) + y)/T + tau ||y||^2], scaled down per image
-     so that (eps^2 / 2) ||g|| <= max_drift_y;
+  1. joint form only:
+     z <- z - (eps_z^2 / 2) grad_z H(G(z) + y)/T + eps_z N(0, I)
+  2. at the new z: g = grad_y [H(G(z) + y)/T + tau ||y||^2], scaled down per
+     image so that (eps^2 / 2) ||g|| <= max_drift_y;
      y <- y - (eps^2 / 2) g + eps N(0, I)
 
 The generator runs as seldom as the algebra allows: once a chain where only y

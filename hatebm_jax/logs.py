@@ -46,9 +46,7 @@ class RunLog:
       metric_writers.SummaryWriter(str(workdir))
     )
 
-  def add(
-    self, step: int, metrics: dict[str, jax.Array], wait: float
-  ) -> None:
+  def add(self, step: int, metrics: dict[str, jax.Array], wait: float) -> None:
     """Notes the metrics of a step and the seconds it waited for its batch."""
     self._pending.append((step, metrics))
     self._wait += wait

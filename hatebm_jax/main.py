@@ -64,9 +64,7 @@ def main(argv: list[str]) -> int:
   if not flags.FLAGS["verbosity"].present:
     # Orbax and clu log every detail; the progress lines are what people read.
     logging.set_verbosity(logging.WARNING)
-  distributed.start(
-    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-  )
+  distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:
     if _MODE.value == "train":
@@ -74,10 +72,12 @@ def main(argv: list[str]) -> int:
       if stopped_by:
         return 130 if stopped_by == signal.SIGINT else 0
     restored = sample.restore(config, path)
+    drawn = sample.draw(restored)
     if _MODE.value != "evaluate":
-      sample.write(restored, path)
-    if _MODE.value != "sample":
-      evaluate.write(restored, path)
+      sample.write(restored, path, drawn)
+    measured = evaluate.has_measure(restored.config)
+    if _MODE.value == "evaluate" or (_MODE.value == "train" and measured):
+      evaluate.write(restored, path, drawn)
   except _EXPECTED_ERRORS as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)

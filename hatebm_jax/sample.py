@@ -31,6 +31,18 @@ _PATHS = 8
 _FRAMES = 11
 
 
+class Drawn(NamedTuple):
+  """Images of as many chains, uint8 `[num_images, height, width, channels]`.
+
+  Attributes:
+    generated: G(z), where the chains started.
+    samples: G(z) + y, where they ended.
+  """
+
+  generated: np.ndarray
+  samples: np.ndarray
+
+
 class Restored(NamedTuple):
   """A run brought back for use.
 
@@ -49,9 +61,7 @@ class Restored(NamedTuple):
   mesh: Mesh
 
 
-def restore(
-  config: ml_collections.ConfigDict, path: pathlib.Path
-) -> Restored:
+def restore(config: ml_collections.ConfigDict, path: pathlib.Path) -> Restored:
   """Restores the newest checkpoint of a run.
 
   Args:
@@ -151,22 +161,15 @@ def _round_up(number: int, multiple: int) -> int:
   return -(-number // multiple) * multiple
 
 
-def draw(
-  restored: Restored, num_images: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Draws images; the i-th depends on the seed and on i alone.
+def draw(restored: Restored) -> Drawn:
+  """Draws `config.sample.num_images` images.
 
-  Args:
-    restored: from `restore`.
-    num_images: how many.
-    batch_size: chains at a time, over all devices; rounded up to a multiple of
-      their number.
-
-  Returns:
-    The generator's images and the samples, uint8
-    `[num_images, height, width, channels]`.
+  The i-th depends on the seed and on i alone. Chains run
+  `config.sample.batch_size` at a time, rounded up to what divides over the
+  devices.
   """
-  batch_size = _round_up(batch_size, restored.mesh.size)
+  num_images = restored.config.sample.num_images
+  batch_size = _round_up(restored.config.sample.batch_size, restored.mesh.size)
   chains = compile_chains(restored)
   drawn = []
   starts = range(0, num_images, batch_size)
@@ -175,10 +178,9 @@ def draw(
   ):
     batch = sharding.fetch(chains(start + np.arange(batch_size)))
     drawn.append([data.to_uint8(part) for part in batch])
-  generated, samples = (
-    np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True)
+  return Drawn(
+    *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True))
   )
-  return generated, samples
 
 
 def draw_paths(restored: Restored) -> np.ndarray:
@@ -189,37 +191,35 @@ def draw_paths(restored: Restored) -> np.ndarray:
   return data.to_uint8(paths[:_PATHS].swapaxes(0, 1))
 
 
-def write(restored: Restored, path: pathlib.Path) -> np.ndarray:
-  """Draws what `config.sample` asks for and writes it under the workdir.
+def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
+  """Writes drawn images and a few sampling paths under the workdir.
 
-  Writes samples/STEP_WEIGHTS.npz, and a grid and a film strip beside it.
-
-  Returns:
-    The samples, uint8 `[num_images, height, width, channels]`.
+  That is samples/STEP_WEIGHTS.npz, grids and a film strip beside it; what was
+  written is printed.
   """
   sample = restored.config.sample
-  generated, samples = draw(restored, sample.num_images, sample.batch_size)
   paths = draw_paths(restored)
   if jax.process_index() > 0:
-    return samples
+    return
   stem = path / "samples" / f"{restored.step:08d}_{sample.weights}"
   stem.parent.mkdir(parents=True, exist_ok=True)
-  save_npz(stem.with_suffix(".npz"), images=samples, generator=generated)
+  save_npz(
+    stem.with_suffix(".npz"), images=drawn.samples, generator=drawn.generated
+  )
   for name, picture in {
-    "grid": images.grid(samples[:_GRID_IMAGES]),
-    "generator": images.grid(generated[:_GRID_IMAGES]),
+    "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
+    "generator": images.grid(drawn.generated[:_GRID_IMAGES]),
     "paths": images.film_strip(paths),
   }.items():
     file = stem.with_name(f"{stem.name}_{name}.png")
     images.write_png(file, picture)
     print(f"{name:>10}: {file}")
   print(
-    f"{'samples':>10}: {stem}.npz ({len(samples)} images, {sample.weights} "
-    f"weights of step {restored.step}, "
+    f"{'samples':>10}: {stem}.npz ({len(drawn.samples)} images, "
+    f"{sample.weights} weights of step {restored.step}, "
     f"{restored.config.evaluate.num_steps} Langevin steps)",
     flush=True,
   )
-  return samples
 
 
 def save_npz(file: pathlib.Path, **arrays: np.ndarray) -> None:

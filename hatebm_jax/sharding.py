@@ -1,8 +1,8 @@
 """One mesh axis, `data`: chains, images and the bank are split over it.
 
-What must not talk between devices (the Langevin chains, the bank) is compiled by
-`split`, where a collective cannot appear by itself; gradients meet in the one
-all-reduce of `value_and_grad`.
+What must not talk between devices (the Langevin chains, the bank) is compiled
+by `split`, where a collective cannot appear by itself; gradients meet in the
+one all-reduce of `value_and_grad`.
 """
 
 from collections.abc import Callable, Sequence

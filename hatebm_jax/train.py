@@ -1,4 +1,4 @@
-"""The training loop: data -> step -> metrics -> checkpoint, for any objective."""
+"""The training loop of every objective: data, step, metrics, checkpoint."""
 
 import contextlib
 import pathlib
@@ -203,10 +203,10 @@ def _check(run: _Run) -> None:
     step = run.saved.latest_step()
     good = "there is none" if step is None else f"{run.saved.path / str(step)}"
     raise TrainingError(
-      f"{error}. Training has diverged and ends here. The last good checkpoint: "
-      f"{good}. The same command would repeat the same steps: lower "
-      "config.hat.learning_rate or set config.hat.max_grad_norm, in a new "
-      "--workdir."
+      f"{error}. Training has diverged and ends here. The last good "
+      f"checkpoint: {good}. The same command would repeat the same steps: "
+      "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a "
+      "new --workdir."
     ) from error
 
 
@@ -228,4 +228,3 @@ def _stop_signals() -> Iterator[list[signal.Signals]]:
   finally:
     for number, old in previous.items():
       signal.signal(number, old)
-

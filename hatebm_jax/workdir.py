@@ -1,4 +1,4 @@
-"""The files of a run's workdir: what lies where, and the config it belongs to."""
+"""A run's workdir: the config that it belongs to, files written whole."""
 
 import json
 import os

@@ -32,9 +32,7 @@ def start(batch=5, scale_y=0.3):
 
 @functools.partial(jax.jit, static_argnames="settings")
 def run(rng, state, settings, first_step=0):
-  return langevin.sample(
-    rng, hat_fn, generator_fn, state, settings, first_step
-  )
+  return langevin.sample(rng, hat_fn, generator_fn, state, settings, first_step)
 
 
 def by_hand(z, y, settings, step_z=True):
@@ -83,9 +81,7 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y):
       jax.random.key(0), state, settings._replace(num_steps=num_steps)
     )
     np.testing.assert_allclose(result.z, z, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-      result.y.reshape(-1, 4), y, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(result.y.reshape(-1, 4), y, rtol=1e-5, atol=1e-6)
     norm_z, norm_y, energies = np.transpose(expected)
     np.testing.assert_allclose(info.drift_norm_z, norm_z, rtol=1e-5)
     np.testing.assert_allclose(info.drift_norm_y, norm_y, rtol=1e-5)
@@ -119,9 +115,7 @@ def test_stationary_law_of_y():
   settings = langevin.Settings(
     60, eps, temperature=temperature, tau=tau, max_drift_y=None
   )
-  state = langevin.State(
-    jnp.zeros((chains, 3)), jnp.ones((chains, *SHAPE))
-  )
+  state = langevin.State(jnp.zeros((chains, 3)), jnp.ones((chains, *SHAPE)))
   state, _ = run(jax.random.key(3), state, settings)
   y = np.float64(state.y).reshape(chains, 4)
   decay = 1 - eps**2 / 2 * (Q / temperature + 2 * tau)

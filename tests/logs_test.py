@@ -33,7 +33,7 @@ def test_the_first_bad_step_and_metric_are_named(tmp_path):
   log.add(1, {"loss": jnp.float32(1.0)}, 0.0)
   log.add(2, {"loss": jnp.float32(np.inf)}, 0.0)
   log.add(3, {"loss": jnp.float32(np.nan)}, 0.0)
-  with pytest.raises(logs.NonFiniteError, match="loss is inf at .* step 2"):
+  with pytest.raises(logs.NonFiniteError, match=r"loss is inf at .* step 2"):
     log.check()
 
 

@@ -12,11 +12,13 @@ def path(tmp_path_factory):
   return path
 
 
+def draw(path, **overrides):
+  return sample.draw(sample.restore(tiny.config(**overrides), path))
+
+
 def test_an_image_depends_on_seed_and_index_alone(path):
-  restored = sample.restore(tiny.config(), path)
-  assert restored.step == 4
-  _, eight = sample.draw(restored, 20, 8)
-  _, sixteen = sample.draw(restored, 20, 16)
+  eight = draw(path, sample__num_images=20).samples
+  sixteen = draw(path, sample__num_images=20, sample__batch_size=16).samples
   assert eight.shape == (20, 16, 16, 1) and eight.dtype == np.uint8
   # Rounding to uint8 may differ by one where the batch changes the sums.
   assert np.abs(np.int16(eight) - np.int16(sixteen)).max() <= 1
@@ -25,10 +27,13 @@ def test_an_image_depends_on_seed_and_index_alone(path):
 
 def test_files_are_written_and_read_back(path, capsys):
   restored = sample.restore(tiny.config(), path)
-  samples = sample.write(restored, path)
+  assert restored.step == 4
+  drawn = sample.draw(restored)
+  sample.write(restored, path, drawn)
   with np.load(path / "samples" / "00000004_raw.npz") as file:
-    np.testing.assert_array_equal(file["images"], samples)
-    assert file["generator"].shape == samples.shape == (12, 16, 16, 1)
+    np.testing.assert_array_equal(file["images"], drawn.samples)
+    np.testing.assert_array_equal(file["generator"], drawn.generated)
+    assert file["images"].shape == (12, 16, 16, 1)
   printed = capsys.readouterr().out
   for name in ("grid", "generator", "paths"):
     file = path / "samples" / f"00000004_raw_{name}.png"
@@ -40,23 +45,19 @@ def test_files_are_written_and_read_back(path, capsys):
 
 
 def test_averaged_weights_are_other_weights(path):
-  images = [
-    sample.draw(
-      sample.restore(tiny.config(sample__weights=weights), path), 8, 8
-    )[1]
-    for weights in ("raw", "averaged")
-  ]
-  assert np.any(images[0] != images[1])
+  raw, averaged = (
+    draw(path, sample__weights=weights) for weights in ("raw", "averaged")
+  )
+  assert np.any(raw.samples != averaged.samples)
 
 
 def test_path_ends_in_the_sample(path):
-  restored = sample.restore(tiny.config(), path)
-  frames = sample.draw_paths(restored)
+  frames = sample.draw_paths(sample.restore(tiny.config(), path))
   assert frames.shape == (5, 8, 16, 16, 1)  # four steps: start and one each
-  generated, samples = sample.draw(restored, 8, 8)
-  assert np.abs(np.int16(frames[-1]) - np.int16(samples)).max() <= 1
-  # The path starts at G(z) + y, y of scale 0.01: one grey level.
-  assert np.abs(np.int16(frames[0]) - np.int16(generated)).max() <= 8
+  drawn = draw(path, sample__num_images=8)
+  assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples)).max() <= 1
+  # The path starts at G(z) + y, y of scale 0.01: a few grey levels.
+  assert np.abs(np.int16(frames[0]) - np.int16(drawn.generated)).max() <= 8
 
 
 def test_evaluation_settings_fall_back_to_training():

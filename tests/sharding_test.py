@@ -17,7 +17,9 @@ def mesh_of(count):
 
 def run_chains(count, update_z, hat_fn, generator_fn):
   """16 chains split over `count` devices; returns z and y."""
-  settings = langevin.Settings(5, 0.05, 0.05, max_drift_y=1.0, update_z=update_z)
+  settings = langevin.Settings(
+    5, 0.05, 0.05, max_drift_y=1.0, update_z=update_z
+  )
 
   def chains(rngs):
     state = langevin.init_state(rngs, (4,), (16, 16, 1), 1.0, 0.1)
@@ -47,7 +49,9 @@ def test_noise_is_bit_identical_on_1_and_8_devices(update_z):
 @pytest.mark.parametrize("update_z", [False, True])
 def test_values_agree_on_1_and_8_devices(update_z):
   hat, generator = hat_lib.make(16, 8), generator_lib.make(16, 8, 1)
-  hat_variables = jax.jit(hat.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+  hat_variables = jax.jit(hat.init)(
+    jax.random.key(0), jnp.zeros((1, 16, 16, 1))
+  )
   variables = jax.jit(generator.init)(jax.random.key(1), jnp.zeros((1, 4)))
   one, eight = (
     run_chains(
@@ -72,9 +76,7 @@ def test_gradients_are_those_of_the_whole_batch_in_one_all_reduce():
   split = jax.jit(sharding.value_and_grad(loss_fn, mesh_of(8)))
   got = split(params, x)
   expected = jax.value_and_grad(loss_fn, has_aux=True)(params, x)
-  for a, b in zip(
-    jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
-  ):
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5)
   text = split.lower(params, x).compile().as_text()
   assert text.count(" all-reduce(") + text.count(" all-reduce-start(") == 1

@@ -71,7 +71,7 @@ def test_resume_is_exact(uninterrupted, tmp_path):
 
 
 def test_another_config_does_not_touch_the_run(uninterrupted):
-  with pytest.raises(workdir.WorkdirError, match="config.seed"):
+  with pytest.raises(workdir.WorkdirError, match=r"config\.seed"):
     config = tiny.config()
     config.seed = 1
     train.train(config, uninterrupted)
@@ -83,7 +83,7 @@ def test_divergence_ends_the_run_and_names_the_last_checkpoint(
   # A learning rate that sends the weights to infinity within a few steps.
   config = tiny.config(hat__learning_rate=1e18, train__checkpoint_every=1)
   with pytest.raises(
-    train.TrainingError, match="at training step [2-4]"
+    train.TrainingError, match=r"at training step [2-4]"
   ) as error:
     train.train(config, tmp_path)
   with checkpoint.Checkpoints(tmp_path) as saved:

@@ -1,7 +1,8 @@
 """A judge of digit images: a classifier of scikit-learn's real digits.
 
-An image is recognised when the judge is over 90 % sure of its class. The judge is
-a calibrated forest of extremely randomized trees, fitted to the training split.
+An image is recognised when the judge is over 90 % sure of its class. The judge
+is a calibrated forest of extremely randomized trees, fitted to the training
+split.
 Its trees disagree on what is not a digit: it is sure of none of 500 images of
 noise, or of digits with permuted pixels, where a calibrated RBF support vector
 machine is sure of half of them. (Of pixelwise means of two random digits, some

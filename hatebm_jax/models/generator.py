@@ -137,7 +137,5 @@ class Generator(nn.Module):
       dtype=self.dtype,
       name="norm",
     )(x)
-    x = layers.Conv3x3(self.channels, dtype=self.dtype, name="conv")(
-      nn.relu(x)
-    )
+    x = layers.Conv3x3(self.channels, dtype=self.dtype, name="conv")(nn.relu(x))
     return self.out_factor * jnp.tanh(x.astype(jnp.float32))

@@ -8,9 +8,7 @@ from hatebm_jax import errors
 from hatebm_jax.models import layers
 
 
-def make(
-  image_size: int, width: int, dtype: jnp.dtype = jnp.float32
-) -> "Hat":
+def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
   """Returns the hat of the paper for an image size.
 
   Args:
@@ -64,9 +62,9 @@ class HatBlock(nn.Module):
     h = x if self.stem else nn.relu(x)
     h = layers.Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
     op = layers.conv3x3_down if self.down else layers.conv3x3
-    h = layers.Conv3x3(
-      self.features, op=op, dtype=self.dtype, name="conv_1"
-    )(nn.relu(h))
+    h = layers.Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_1")(
+      nn.relu(h)
+    )
     if self.down or x.shape[-1] != self.features:
       # A 1x1 convolution commutes with the pool: do it on the small side,
       # also where the paper's block convolves first.

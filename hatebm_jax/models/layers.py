@@ -365,10 +365,13 @@ def _kernel_gradient(
 ) -> jax.Array:
   """Gradient of a stride-1 convolution with respect to its kernel.
 
-  Left to itself XLA makes it a convolution whose kernel is as large as the
-  image: right for an accelerator, but on 2 cores of an Intel Xeon (AVX-512),
-  jax 0.10.2, 46 to 161 GFLOP/s (256 channels, batch 8), against 178 to 198 for
-  a matrix product a tap. Inside a loop XLA:CPU falls below 1 GFLOP/s.
+  It is a convolution whose kernel, `dy`, is as large as the image: right for an
+  accelerator, and on a CPU for small ones. Otherwise a CPU is faster with one
+  matrix product a tap. Convolution -> products, GFLOP/s on 2 cores of an Intel
+  Xeon (AVX-512), jax 0.10.2, as `[batch, size, size, channels]`: 46 -> 178 at
+  [8, 32, 32, 256], 161 -> 198 at [8, 16, 16, 256], 45 -> 111 at
+  [32, 16, 16, 128], but 152 -> 67 at [32, 8, 8, 64], 69 -> 58 at
+  [32, 16, 16, 32].
 
   Args:
     x: `[batch, height, width, in]`, of the forward convolution.
@@ -378,15 +381,23 @@ def _kernel_gradient(
   Returns:
     `[taps, taps, in, out]`.
   """
-
-  def as_convolution(x, dy):
-    dkernel = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), _VALID)
-    return dkernel.transpose(1, 2, 0, 3)
-
   x = _pad(_pad(x, 1, *padding[0]), 2, *padding[1])
-  return jax.lax.platform_dependent(
-    x, dy, cpu=_kernel_gradient_as_products, default=as_convolution
+  small = x.shape[3] < 128 and dy.size <= 2**18
+  on_cpu = (
+    _kernel_gradient_as_convolution
+    if small and x.shape[3] >= 16
+    else _kernel_gradient_as_products
   )
+  return jax.lax.platform_dependent(
+    x, dy, cpu=on_cpu, default=_kernel_gradient_as_convolution
+  )
+
+
+def _kernel_gradient_as_convolution(x: jax.Array, dy: jax.Array) -> jax.Array:
+  # Transposed by hand: inside a loop XLA:CPU falls below 1 GFLOP/s on the
+  # convolution that JAX makes of it, as it does not see its canonical form.
+  dkernel = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), _VALID)
+  return dkernel.transpose(1, 2, 0, 3)
 
 
 def _kernel_gradient_as_products(x: jax.Array, dy: jax.Array) -> jax.Array:

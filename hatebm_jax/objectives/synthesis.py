@@ -1,8 +1,8 @@
 """Synthesis: a conditional Hat EBM and a generator, learned side by side.
 
 The hat learns by maximum likelihood from short-run chains in y that start at
-y = 0 on fresh G(z); the generator learns cooperatively, from a bank of what past
-chains made of its images (Hat EBM, sections 3.3 and 4.3).
+y = 0 on fresh G(z); the generator learns cooperatively, from a bank of what
+past chains made of its images (Hat EBM, sections 3.3 and 4.3).
 """
 
 from collections.abc import Callable
@@ -166,7 +166,9 @@ def make(config: ml_collections.ConfigDict, mesh: Mesh) -> base.Objective:
     generator_variables = networks.generator.init(
       rng_lib.stream(rng, "generator"), jnp.zeros((1, *networks.latent_shape))
     )
-    rngs = rng_lib.per_index(rng_lib.stream(rng, "bank"), jnp.arange(partitions))
+    rngs = rng_lib.per_index(
+      rng_lib.stream(rng, "bank"), jnp.arange(partitions)
+    )
     fill = sharding.split(
       lambda variables, rngs: bank_lib.init(
         lambda z: networks.generator.apply(variables, z),
@@ -203,7 +205,7 @@ def _partition_specs(state: State) -> State:
 
 
 def _make_chains(config, mesh, networks) -> Callable[..., Any]:
-  """Returns `(variables, rngs) -> (z, G(z), x_sample, info)`, split by chain."""
+  """Returns `(variables, rngs) -> (z, G(z), x_sample, info)`, by chain."""
   settings = train_settings(config)
 
   def chains(variables, rngs):
@@ -254,8 +256,8 @@ def _make_step(config, mesh, networks, hat_optimizer, generator_optimizer):
   def generator_gradient(state, z, x):
     def loss_fn(params, z, x):
       variables = {"params": params, "batch_stats": state.generator_stats}
-      loss = generator_loss(lambda z: networks.generator.apply(variables, z), z, x)
-      return loss, {}
+      generator_fn = lambda z: networks.generator.apply(variables, z)
+      return generator_loss(generator_fn, z, x), {}
 
     return sharding.value_and_grad(loss_fn, mesh)(state.generator.params, z, x)
 

@@ -61,8 +61,8 @@ def test_dense_layer_is_laid_out_channel_major():
   for block in ("block_0", "block_1"):
     params[block]["shortcut"]["kernel"] = jnp.eye(2)[None, None]
   params["norm"]["scale"] = jnp.ones(2)
-  params["conv"]["kernel"] = params["conv"]["kernel"].at[1, 1, :, 0].set(
-    jnp.array([1.0, 100.0])
+  params["conv"]["kernel"] = (
+    params["conv"]["kernel"].at[1, 1, :, 0].set(jnp.array([1.0, 100.0]))
   )
   # Output i of the dense layer: channel i // 16, row i // 4 % 4, column i % 4.
   kernel = np.zeros((2, 32), np.float32)
@@ -76,8 +76,8 @@ def test_dense_layer_is_laid_out_channel_major():
     np.unravel_index(np.argmax(image), (16, 16)) for image in images[..., 0]
   ]
   assert [(row // 4, column // 4) for row, column in peaks] == [(1, 1), (3, 2)]
-  # Bilinear up, twice, keeps 3/4 of a lone pixel at its inner pixels, along each
-  # axis; the stored statistics (0, 1) and epsilon 1e-3 scale by 1/sqrt(1.001).
+  # Bilinear up, twice, keeps 3/4 of a lone pixel at its inner pixels, along
+  # each axis; statistics (0, 1) and epsilon 1e-3 scale by 1/sqrt(1.001).
   peak = 0.1 * 0.75**2 / np.sqrt(1.001)
   np.testing.assert_allclose(images[0].max(), 2 * np.tanh(peak), rtol=1e-4)
 

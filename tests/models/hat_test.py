@@ -55,9 +55,9 @@ def test_any_number_of_channels(channels):
 
 def test_initialisation_is_glorot_uniform_with_zero_bias():
   network = hat.make(16, 16)
-  params = jax.jit(network.init)(
-    jax.random.key(0), jnp.zeros((1, 16, 16, 1))
-  )["params"]
+  params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))[
+    "params"
+  ]
   kernel = np.asarray(params["block_1"]["conv_0"]["kernel"])
   bound = np.sqrt(6 / (9 * 16 + 9 * 16))
   assert np.abs(kernel).max() <= bound
@@ -79,9 +79,9 @@ def test_energy_is_the_mean_over_the_last_pixels():
   params["block_1"]["shortcut"]["kernel"] = jnp.eye(2)[None, None]
   params["head"]["kernel"] = jnp.array([[1.0], [10.0]])
   pooled = np.asarray(x).reshape(3, 4, 4, 4, 4).mean((2, 4))
-  expected = (
-    np.maximum(2 * pooled, 0) + 10 * np.maximum(-pooled, 0)
-  ).mean((1, 2))
+  expected = (np.maximum(2 * pooled, 0) + 10 * np.maximum(-pooled, 0)).mean(
+    (1, 2)
+  )
   energy = jax.jit(network.apply)({"params": params}, x)
   np.testing.assert_allclose(energy, expected, rtol=1e-5)
 
@@ -90,7 +90,7 @@ def test_bfloat16_keeps_energies_and_parameters_in_float32():
   x = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
   single, half = hat.make(16, 16), hat.make(16, 16, jnp.bfloat16)
   variables = jax.jit(half.init)(jax.random.key(0), x)
-  energies = [jax.jit(network.apply)(variables, x) for network in (single, half)]
+  energies = [jax.jit(net.apply)(variables, x) for net in (single, half)]
   assert energies[1].dtype == jnp.float32
   assert variables["params"]["head"]["kernel"].dtype == jnp.float32
   # bfloat16 has 8 bits: errors of a few 2^-8 of the energies' scale.

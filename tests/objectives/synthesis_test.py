@@ -91,9 +91,7 @@ def test_bank_gets_the_fresh_pairs_and_keeps_the_rest(one_step):
     np.sort(shown["hat"].reshape(8, -1).sum(1)),
     rtol=1e-5,
   )
-  np.testing.assert_array_equal(
-    first.bank.z[~changed], state.bank.z[~changed]
-  )
+  np.testing.assert_array_equal(first.bank.z[~changed], state.bank.z[~changed])
 
 
 def test_both_networks_learn_and_statistics_stay(one_step):
@@ -137,6 +135,4 @@ def test_one_and_eight_devices_take_the_same_steps(images):
   chex.assert_trees_all_close(metrics_one, metrics_eight, rtol=1e-4, atol=1e-5)
   chex.assert_trees_all_close(shown_one, shown_eight, atol=1e-4)
   chex.assert_trees_all_close(one.bank, eight.bank, atol=1e-4)
-  chex.assert_trees_all_close(
-    one.hat.params, eight.hat.params, atol=3e-4 * 0.1
-  )
+  chex.assert_trees_all_close(one.hat.params, eight.hat.params, atol=3e-4 * 0.1)
