@@ -58,7 +58,7 @@ def test_gradient_inside_a_loop(name):
 
   def descend(op):
     gradient = jax.grad(lambda x: jnp.sum(jnp.tanh(op(x, kernel))))
-    step = lambda _, x: x - 0.1 * gradient(x)  # noqa: E731
+    step = lambda _, x: x - 0.1 * gradient(x)
     return jax.jit(lambda x: jax.lax.fori_loop(0, 5, step, x))(x)
 
   np.testing.assert_allclose(descend(fast), descend(literal), atol=1e-5)
@@ -105,7 +105,7 @@ def test_bfloat16_is_near_float32(name):
 
 def test_literal_networks_trace_the_literal_operations():
   x, kernel = _inputs((1, 4, 4, 2, 2))
-  trace = lambda: str(jax.make_jaxpr(lambda: layers.conv3x3(x, kernel))())  # noqa: E731
+  trace = lambda: str(jax.make_jaxpr(lambda: layers.conv3x3(x, kernel))())
   with layers.literal():
     inside = trace()
   assert "custom_vjp" not in inside
