@@ -69,7 +69,9 @@ def test_gradients_inside_shard_map(name):
   fast, literal = OPS[name]
   x, kernel = _inputs((2, 8, 8, 4, 4))
   mesh = jax.make_mesh(
-    (1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    (min(2, jax.device_count()),),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
   )
   images, replicated = PartitionSpec("data"), PartitionSpec()
 
