@@ -4,8 +4,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax import errors
-from hatebm_jax.models import layers
+from hatebm_jax.models import layers, sizes
+
+# Blocks' widths are the base width over these, by image size.
+_DIVISORS = {
+  16: (1, 1),
+  32: (1, 1, 1),
+  64: (2, 4, 8, 16),
+  128: (1, 2, 4, 8, 16),
+}
 
 
 def make(
@@ -29,23 +36,7 @@ def make(
   Raises:
     ConfigError: for another size, or a width that the size does not divide.
   """
-  divisors = {
-    16: (1, 1),
-    32: (1, 1, 1),
-    64: (2, 4, 8, 16),
-    128: (1, 2, 4, 8, 16),
-  }
-  if image_size not in divisors:
-    raise errors.ConfigError(
-      f"config.data.image_size={image_size}: the paper's networks exist for "
-      f"{sorted(divisors)}; choose one of them."
-    )
-  if width < 1 or width % max(divisors[image_size]):
-    raise errors.ConfigError(
-      f"config.model.width={width}: at image size {image_size} it must be a "
-      f"positive multiple of {max(divisors[image_size])}."
-    )
-  widths = tuple(width // divisor for divisor in divisors[image_size])
+  widths = sizes.widths(image_size, width, _DIVISORS)
   return Generator(width, widths, channels, out_factor, norm_epsilon, dtype)
 
 

@@ -4,8 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax import errors
-from hatebm_jax.models import layers
+from hatebm_jax.models import layers, sizes
+
+# Blocks' widths are the base width over these, by image size.
+_DIVISORS = {
+  16: (1, 1, 1, 1),
+  32: (1, 1, 1, 1),
+  64: (16, 8, 4, 2, 1),
+  128: (16, 8, 4, 2, 1, 1),
+}
+_NUM_DOWNS = {16: 2, 32: 2, 64: 5, 128: 5}
 
 
 def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
@@ -19,25 +27,8 @@ def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
   Raises:
     ConfigError: for another size, or a width that the size does not divide.
   """
-  divisors = {
-    16: (1, 1, 1, 1),
-    32: (1, 1, 1, 1),
-    64: (16, 8, 4, 2, 1),
-    128: (16, 8, 4, 2, 1, 1),
-  }
-  num_downs = {16: 2, 32: 2, 64: 5, 128: 5}
-  if image_size not in divisors:
-    raise errors.ConfigError(
-      f"config.data.image_size={image_size}: the paper's networks exist for "
-      f"{sorted(divisors)}; choose one of them."
-    )
-  if width < 1 or width % max(divisors[image_size]):
-    raise errors.ConfigError(
-      f"config.model.width={width}: at image size {image_size} it must be a "
-      f"positive multiple of {max(divisors[image_size])}."
-    )
-  widths = tuple(width // divisor for divisor in divisors[image_size])
-  return Hat(widths, num_downs[image_size], dtype)
+  widths = sizes.widths(image_size, width, _DIVISORS)
+  return Hat(widths, _NUM_DOWNS[image_size], dtype)
 
 
 class HatBlock(nn.Module):

@@ -417,11 +417,9 @@ def _kernel_gradient_as_products(x: jax.Array, dy: jax.Array) -> jax.Array:
   return jnp.concatenate(products).reshape(shape)
 
 
-def _conv(
-  x: jax.Array, kernel: jax.Array, padding: _Padding, stride: int = 1
-) -> jax.Array:
+def _conv(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
   return jax.lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+    x, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS
   )
 
 
