@@ -127,12 +127,17 @@ def test_data_are_shown_in_the_range_of_images(one_step, images):
   )
 
 
-def test_one_and_eight_devices_take_the_same_steps(images):
+def test_one_and_eight_devices_take_the_same_step(images):
   # At T = 1 the chain is no amplifier of rounding, and no step is clipped.
   config = tiny.config(langevin__temperature=1.0, langevin__step_size_y=0.1)
-  *_, one, metrics_one, shown_one = run(config, 1, 2, images)
-  *_, eight, metrics_eight, shown_eight = run(config, 8, 2, images)
+  *_, one, metrics_one, shown_one = run(config, 1, 1, images)
+  *_, eight, metrics_eight, shown_eight = run(config, 8, 1, images)
   chex.assert_trees_all_close(metrics_one, metrics_eight, rtol=1e-4, atol=1e-5)
   chex.assert_trees_all_close(shown_one, shown_eight, atol=1e-4)
   chex.assert_trees_all_close(one.bank, eight.bank, atol=1e-4)
-  chex.assert_trees_all_close(one.hat.params, eight.hat.params, atol=3e-4 * 0.1)
+  # Adam's first moments are the gradients; the parameters themselves are no
+  # measure, as Adam turns the sign of a gradient of rounding into a full step.
+  for name in ("hat", "generator"):
+    moments = [getattr(state, name).optimizer[0].mu for state in (one, eight)]
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moments))
+    chex.assert_trees_all_close(*moments, atol=1e-4 * scale)
