@@ -22,6 +22,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+import tqdm
 from absl import logging
 
 from hatebm_jax import data_sources, data_tfds
@@ -142,11 +143,15 @@ def _cache(source: Source, config: ml_collections.ConfigDict) -> Source:
     images = np.empty((source.num_images, *shape), np.uint8)
   else:  # Their long sides differ.
     images = [None] * source.num_images
-  for i, image in enumerate(source.read(range(source.num_images))):
+  decoded = tqdm.tqdm(
+    source.read(range(source.num_images)),
+    f"decoding {source.name}",
+    source.num_images,
+    unit="image",
+    delay=2,  # seconds: small sets need no bar
+  )
+  for i, image in enumerate(decoded):
     images[i] = image
-    logging.log_every_n_seconds(
-      logging.INFO, "%s: decoded %d images", 10, source.name, i + 1
-    )
 
   def read(indices):
     return (images[i] for i in indices)
