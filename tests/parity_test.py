@@ -15,9 +15,20 @@ import pytest
 from hatebm_jax import convert, langevin, optim
 from hatebm_jax.objectives import synthesis
 
-# Compiling is nearly all that these tests do; this halves it.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+# An input of a ReLU may lie so close to zero that rounding puts it on the other
+# side; then the gradient at that image jumps by a few per cent. In these
+# fixtures that happens in two places:
+# - sngan128 at our own G(z), one in a million off the reference's: there the
+#   hat is given the reference's G(z). (float64 agrees with the reference.)
+# - sngan32's `refine` where XLA optimises little, as tests/conftest.py asks:
+#   the chains are compiled as users compile them.
+OWN_IMAGES = ("sngan32", "sngan64")
+jit_as_users = functools.partial(
+  jax.jit,
+  compiler_options={
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+  },
 )
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 NAMES = ("sngan32", "sngan64", "sngan128")
@@ -58,31 +69,17 @@ def assert_close(actual, expected, tolerance):
   )
 
 
-def assert_samples_close(actual, expected, tolerance):
-  """As `assert_close`, but one image may be off by up to a tenth.
-
-  An input of a ReLU can lie so close to zero that rounding, which differs
-  between machines, puts it on the other side. Then the gradient at one image
-  jumps, while an error of ours would show at every image.
-  """
-  assert actual.shape == expected.shape
-  difference = np.abs(np.asarray(actual) - expected).reshape(len(expected), -1)
-  errors = np.sort(difference.max(1)) / np.abs(expected).max()
-  assert errors[:-1].max() < tolerance
-  assert errors[-1] < 0.1
-
-
 @pytest.mark.parametrize("name", [*NAMES, "decoder32"])
 def test_energy(name):
   (hat, variables), _, reference = load(name)
-  energy = jit(hat)(variables, reference["x"])
+  energy = jax.jit(hat)(variables, reference["x"])
   assert_close(energy, reference["energy"][:, 0], 1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_images(name):
   _, (generator, variables), reference = load(name)
-  images = jit(generator)(variables, reference["z"])
+  images = jax.jit(generator)(variables, reference["z"])
   assert_close(images, reference["gen"], 1e-4)
 
 
@@ -90,7 +87,7 @@ def test_generated_images(name):
 def test_gradients_of_the_energy(name):
   (hat, hat_variables), (generator, variables), reference = load(name)
 
-  @jit
+  @jax.jit
   def gradients(x, z):
     hat_fn = functools.partial(hat, hat_variables)
     energy, vjp_fn = jax.vjp(hat_fn, x)
@@ -98,13 +95,13 @@ def test_gradients_of_the_energy(name):
     _, vjp_fn = jax.vjp(functools.partial(generator, variables), z)
     return energy, vjp_fn(grad_y)[0], grad_y
 
-  # At the reference's own G(z), so that the hat sees equal inputs.
-  energy, grad_z, grad_y = gradients(
-    reference["gen"] + reference["y"], reference["z"]
-  )
+  images = reference["gen"]
+  if name in OWN_IMAGES:
+    images = jax.jit(generator)(variables, reference["z"])
+  energy, grad_z, grad_y = gradients(images + reference["y"], reference["z"])
   assert_close(energy, reference["energy_gen"][:, 0], 1e-4)
-  assert_samples_close(grad_z, reference["grad_z"], 1e-4)
-  assert_samples_close(grad_y, reference["grad_y"], 1e-4)
+  assert_close(grad_z, reference["grad_z"], 1e-4)
+  assert_close(grad_y, reference["grad_y"], 1e-4)
 
 
 def settings_of(run):
@@ -131,11 +128,9 @@ def test_langevin_without_noise(name, mode):
   }
 
   def generator_fn(z):
-    if run["config/update_latents"]:
-      return generator(variables, z)
-    return reference["gen"]  # As in test_gradients_of_the_energy.
+    return generator(variables, z) if name in OWN_IMAGES else reference["gen"]
 
-  @jit
+  @jit_as_users
   def sample(z, y):
     state, info = langevin.sample(
       jax.random.key(0),
@@ -149,13 +144,13 @@ def test_langevin_without_noise(name, mode):
   z, y = reference["z"], reference["y"]
   state, info, images = sample(z, y)
   # Displacements: the start is much larger, and would hide a wrong drift.
-  assert_samples_close(state.y - y, run["y"] - y, 1e-3)
+  assert_close(state.y - y, run["y"] - y, 1e-3)
   if run["config/update_latents"]:
-    assert_samples_close(state.z - z, run["z"] - z, 1e-3)
+    assert_close(state.z - z, run["z"] - z, 1e-3)
   else:
     np.testing.assert_array_equal(state.z, z)
   if "images" in run:
-    assert_samples_close(images, run["images"], 1e-3)
+    assert_close(images, run["images"], 1e-3)
   for part in ("z", "y"):
     norms = getattr(info, f"drift_norm_{part}")
     np.testing.assert_allclose(
@@ -215,7 +210,7 @@ def test_hat_updates(name):
     hat_fn = functools.partial(hat, variables)
     return synthesis.hat_loss(hat_fn, x, x * (0.5 + 0.1 * i), 1e-3)[0]
 
-  @jit
+  @jax.jit
   def run(variables):
     losses, norms, variables = train(loss_fn, variables, max_grad_norm=50)
     return losses, norms, hat(variables, x)
@@ -235,7 +230,7 @@ def test_generator_updates(name):
     generator_fn = functools.partial(generator, variables)
     return synthesis.generator_loss(generator_fn, z, x * (0.5 + 0.1 * i))
 
-  @jit
+  @jax.jit
   def run(variables):
     losses, norms, variables = train(loss_fn, variables, max_grad_norm=None)
     return losses, norms, generator(variables, z)
