@@ -122,8 +122,8 @@ def test_average_is_decayed(one_step):
 
 
 def test_the_hat_sees_data_with_their_noise(one_step, images):
-  noise = np.asarray(one_step[-1]["data"] - data.to_float(images))
-  noise /= tiny.config().hat.data_epsilon
+  noise = one_step[-1]["data"] - data.to_float(images)
+  noise = np.asarray(noise / tiny.config().hat.data_epsilon)
   # Four standard errors, of a mean and of a Gaussian's variance.
   assert abs(noise.mean()) < 4 / np.sqrt(noise.size)
   assert abs(noise.var() - 1) < 4 * np.sqrt(2 / noise.size)
