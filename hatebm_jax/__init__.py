@@ -2,7 +2,9 @@
 
 import os
 
-# TensorFlow (which reads data and writes TensorBoard files) greets on stderr.
+# TensorFlow, which only reads data and writes TensorBoard files here, would
+# greet on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 __version__ = "0.1.0"
