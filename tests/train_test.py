@@ -70,6 +70,22 @@ def test_resume_is_exact(uninterrupted, tmp_path):
       assert a[name] == b[name]
 
 
+def test_checkpoints_are_also_due_by_time(tmp_path):
+  config = tiny.config(
+    train__checkpoint_every=1_000,
+    train__checkpoint_minutes=0.0,
+    train__keep_checkpoints=2,
+  )
+  train.train(config, tmp_path)
+  kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+  assert kept == {"3", "4"}
+
+
+def test_a_profile_is_written_when_asked_for(tmp_path):
+  train.train(tiny.config(train__profile_at=1), tmp_path)
+  assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+
+
 def test_another_config_does_not_touch_the_run(uninterrupted):
   with pytest.raises(workdir.WorkdirError, match=r"config\.seed"):
     config = tiny.config()

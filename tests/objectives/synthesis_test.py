@@ -129,6 +129,10 @@ def test_the_hat_sees_data_with_their_noise(one_step, images):
   assert abs(noise.var() - 1) < 4 * np.sqrt(2 / noise.size)
 
 
+def test_step_is_traced_once(images):
+  run(tiny.config(), 1, 2, images)  # raises at a second trace
+
+
 def test_one_and_eight_devices_take_the_same_step(images):
   # At T = 1 the chain is no amplifier of rounding, and no step is clipped.
   config = tiny.config(langevin__temperature=1.0, langevin__step_size_y=0.1)
