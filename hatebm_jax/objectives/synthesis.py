@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -113,7 +114,10 @@ def train_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   )
 
 
-def _optimizer(group: ml_collections.ConfigDict):
+def _optimizer(
+  group: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+  """Returns the optimizer of a network, from its group of the config."""
   return optim.adam(
     group.learning_rate, group.learning_rate_drops, group.max_grad_norm
   )
@@ -153,49 +157,50 @@ def make_networks(config: ml_collections.ConfigDict) -> base.Networks:
 def make(config: ml_collections.ConfigDict, mesh: Mesh) -> base.Objective:
   """Returns the objective of a synthesis config on a mesh."""
   networks = make_networks(config)
-  hat_optimizer = _optimizer(config.hat)
-  generator_optimizer = _optimizer(config.generator)
+  return base.Objective(
+    init=_make_init(config, mesh, networks),
+    step=_make_step(config, mesh, networks),
+    partition_specs=_partition_specs,
+    networks=networks,
+  )
+
+
+def _make_init(config, mesh, networks) -> Callable[[jax.Array], State]:
+  """Returns the initialisation of `make`."""
   partitions, slots = bank_lib.layout(
     config.generator.bank_size, config.train.batch_size, mesh.size
   )
+  fill_bank = sharding.split(
+    lambda variables, rngs: bank_lib.init(
+      lambda z: networks.generator.apply(variables, z),
+      rng_lib.normal(rngs, (slots, *networks.latent_shape)),
+      chunk=config.train.batch_size // mesh.size,
+    ),
+    mesh,
+    replicated=(0,),
+  )
+
+  def start_learner(params, group):
+    return Learner(params, params, _optimizer(group).init(params))
 
   def init(rng):
-    hat_params = networks.hat.init(
+    hat = networks.hat.init(
       rng_lib.stream(rng, "hat"), jnp.zeros((1, *networks.image_shape))
-    )["params"]
-    generator_variables = networks.generator.init(
+    )
+    generator = networks.generator.init(
       rng_lib.stream(rng, "generator"), jnp.zeros((1, *networks.latent_shape))
     )
     rngs = rng_lib.per_index(
       rng_lib.stream(rng, "bank"), jnp.arange(partitions)
     )
-    fill = sharding.split(
-      lambda variables, rngs: bank_lib.init(
-        lambda z: networks.generator.apply(variables, z),
-        rng_lib.normal(rngs, (slots, *networks.latent_shape)),
-        chunk=max(1, config.train.batch_size // mesh.size),
-      ),
-      mesh,
-      replicated=(0,),
-    )
-    generator_params = generator_variables["params"]
     return State(
-      hat=Learner(hat_params, hat_params, hat_optimizer.init(hat_params)),
-      generator=Learner(
-        generator_params,
-        generator_params,
-        generator_optimizer.init(generator_params),
-      ),
-      generator_stats=generator_variables["batch_stats"],
-      bank=fill(generator_variables, rngs),
+      hat=start_learner(hat["params"], config.hat),
+      generator=start_learner(generator["params"], config.generator),
+      generator_stats=generator["batch_stats"],
+      bank=fill_bank(generator, rngs),
     )
 
-  return base.Objective(
-    init=init,
-    step=_make_step(config, mesh, networks, hat_optimizer, generator_optimizer),
-    partition_specs=_partition_specs,
-    networks=networks,
-  )
+  return init
 
 
 def _partition_specs(state: State) -> State:
@@ -232,14 +237,10 @@ def _make_chains(config, mesh, networks) -> Callable[..., Any]:
   return sharding.split(chains, mesh, replicated=(0,))
 
 
-def _make_step(config, mesh, networks, hat_optimizer, generator_optimizer):
-  """Returns the training step of `make`."""
-  chains = _make_chains(config, mesh, networks)
-  batch_size = config.train.batch_size
-  partitions, _ = bank_lib.layout(
-    config.generator.bank_size, batch_size, mesh.size
-  )
-  hat_gradient = sharding.value_and_grad(
+def _make_hat_update(config, mesh, networks) -> Callable[..., Any]:
+  """Returns `(hat, x_data, x_sample) -> (hat, metrics)`."""
+  optimizer = _optimizer(config.hat)
+  gradient_fn = sharding.value_and_grad(
     lambda params, x_data, x_sample: hat_loss(
       lambda x: networks.hat.apply({"params": params}, x),
       x_data,
@@ -248,55 +249,75 @@ def _make_step(config, mesh, networks, hat_optimizer, generator_optimizer):
     ),
     mesh,
   )
-  draw = sharding.split(
-    lambda rngs, bank: bank_lib.draw(rngs, bank, batch_size // partitions), mesh
-  )
-  write = sharding.split(bank_lib.write, mesh)
 
-  def generator_gradient(state, z, x):
+  def update_hat(hat, x_data, x_sample):
+    (loss, energies), gradients = gradient_fn(hat.params, x_data, x_sample)
+    hat = update(hat, gradients, optimizer, config.train.average_decay)
+    gap = energies["energy_data"] - energies["energy_sample"]
+    return hat, {"hat_loss": loss, **energies, "energy_gap": gap}
+
+  return update_hat
+
+
+def _make_generator_update(config, mesh, networks) -> Callable[..., Any]:
+  """Returns `(generator, stats, z, x) -> (generator, loss)`."""
+  optimizer = _optimizer(config.generator)
+
+  def update_generator(generator, stats, z, x):
     def loss_fn(params, z, x):
-      variables = {"params": params, "batch_stats": state.generator_stats}
+      variables = {"params": params, "batch_stats": stats}
       generator_fn = lambda z: networks.generator.apply(variables, z)
       return generator_loss(generator_fn, z, x), {}
 
-    return sharding.value_and_grad(loss_fn, mesh)(state.generator.params, z, x)
+    gradient_fn = sharding.value_and_grad(loss_fn, mesh)
+    (loss, _), gradients = gradient_fn(generator.params, z, x)
+    decay = config.train.average_decay
+    return update(generator, gradients, optimizer, decay), loss
+
+  return update_generator
+
+
+def _make_bank_use(config, mesh) -> tuple[Callable[..., Any], ...]:
+  """Returns `bank.draw` of a batch, from one key, and `bank.write`."""
+  batch_size = config.train.batch_size
+  partitions, _ = bank_lib.layout(
+    config.generator.bank_size, batch_size, mesh.size
+  )
+  split_draw = sharding.split(
+    lambda rngs, bank: bank_lib.draw(rngs, bank, batch_size // partitions), mesh
+  )
+
+  def draw(rng, bank):
+    return split_draw(rng_lib.per_index(rng, jnp.arange(partitions)), bank)
+
+  return draw, sharding.split(bank_lib.write, mesh)
+
+
+def _make_step(config, mesh, networks) -> Callable[..., Any]:
+  """Returns the training step of `make`."""
+  chains = _make_chains(config, mesh, networks)
+  update_hat = _make_hat_update(config, mesh, networks)
+  update_generator = _make_generator_update(config, mesh, networks)
+  draw, write = _make_bank_use(config, mesh)
+  indices = np.arange(config.train.batch_size)
 
   def step(state, images, rng):
-    rngs = rng_lib.per_index(
-      rng_lib.stream(rng, "chains"), jnp.arange(batch_size)
-    )
     z, x_generated, x_sample, info = chains(
-      networks.variables(state, "raw"), rngs
+      networks.variables(state, "raw"),
+      rng_lib.per_index(rng_lib.stream(rng, "chains"), indices),
     )
     x_data = data.to_float(images)
     x_data += config.hat.data_epsilon * jax.random.normal(
       rng_lib.stream(rng, "data"), x_data.shape
     )
-    (loss_hat, energies), gradients = hat_gradient(
-      state.hat.params, x_data, x_sample
-    )
-    hat = update(
-      state.hat, gradients, hat_optimizer, config.train.average_decay
-    )
-
-    bank_rngs = rng_lib.per_index(
-      rng_lib.stream(rng, "bank"), jnp.arange(partitions)
-    )
-    slots, z_bank, x_bank = draw(bank_rngs, state.bank)
-    (loss_generator, _), gradients = generator_gradient(state, z_bank, x_bank)
-    generator = update(
-      state.generator,
-      gradients,
-      generator_optimizer,
-      config.train.average_decay,
+    hat, metrics = update_hat(state.hat, x_data, x_sample)
+    slots, z_bank, x_bank = draw(rng_lib.stream(rng, "bank"), state.bank)
+    generator, loss = update_generator(
+      state.generator, state.generator_stats, z_bank, x_bank
     )
     bank = write(state.bank, slots, z, x_sample)
-
-    metrics = {
-      "hat_loss": loss_hat,
-      "generator_loss": loss_generator,
-      **energies,
-      "energy_gap": energies["energy_data"] - energies["energy_sample"],
+    metrics |= {
+      "generator_loss": loss,
       "drift_norm_y": info.drift_norm_y.mean(),
       "saturation": (jnp.abs(x_sample) > 1).mean(),
     }
