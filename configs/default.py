@@ -24,6 +24,10 @@ def get_config() -> config_dict.ConfigDict:
     checkpoint_minutes=30.0,  # and minutes; whichever comes first
     keep_checkpoints=3,  # newest ones; older ones are deleted
     profile_at=0,  # training step to profile for TensorBoard; 0: never
+    # Training steps that run on the device before Python is back: worth it
+    # where one takes milliseconds. Divides log_every, image_every
+    # and checkpoint_every.
+    steps_per_dispatch=1,
   )
   config.data = config_dict.create(
     source="tfds:cifar10",  # tfds:NAME, folder:PATH or digits
@@ -61,6 +65,10 @@ def get_config() -> config_dict.ConfigDict:
     max_grad_norm=config_dict.placeholder(float),
     out_factor=2.0,  # images are out_factor * tanh(...)
     bank_size=10_000,  # pairs (z, x)
+  )
+  config.sharding = config_dict.create(
+    chains="shard_map",  # how chains are split over devices; or pmap
+    split_optimizer=False,  # split optimizers and averages over devices too
   )
   config.sample = config_dict.create(
     num_images=1_000,

@@ -34,7 +34,7 @@ class RunLog:
     """
     self._workdir = workdir
     self._active = active
-    self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+    self._pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     self._step = first_step
     self._wait = 0.0
     self._time = time.perf_counter()
@@ -46,9 +46,17 @@ class RunLog:
       metric_writers.SummaryWriter(str(workdir))
     )
 
-  def add(self, step: int, metrics: dict[str, jax.Array], wait: float) -> None:
-    """Notes the metrics of a step and the seconds it waited for its batch."""
-    self._pending.append((step, metrics))
+  def add(
+    self, steps: np.ndarray, metrics: dict[str, jax.Array], wait: float
+  ) -> None:
+    """Notes training steps.
+
+    Args:
+      steps: `[n]`.
+      metrics: of each step, `[n]`.
+      wait: seconds that the steps waited for their batches.
+    """
+    self._pending.append((steps, metrics))
     self._wait += wait
 
   def check(self) -> dict[str, float]:
@@ -57,17 +65,21 @@ class RunLog:
     Raises:
       NonFiniteError: names the first step and metric that is not finite.
     """
-    steps = jax.device_get(self._pending)
-    for step, metrics in steps:
-      for name, value in metrics.items():
-        if not np.isfinite(value):
-          raise NonFiniteError(f"{name} is {value} at training step {step}")
-    if not steps:
+    pending = jax.device_get(self._pending)
+    if not pending:
       return {}
-    return {
-      name: float(np.mean([metrics[name] for _, metrics in steps]))
-      for name in steps[0][1]
+    steps = np.concatenate([steps for steps, _ in pending])
+    metrics = {
+      name: np.concatenate([values[name] for _, values in pending])
+      for name in pending[0][1]
     }
+    bad = {name: ~np.isfinite(values) for name, values in metrics.items()}
+    for i in np.flatnonzero(np.any(list(bad.values()), 0))[:1]:
+      name = next(name for name in bad if bad[name][i])
+      raise NonFiniteError(
+        f"{name} is {metrics[name][i]} at training step {steps[i]}"
+      )
+    return {name: float(values.mean()) for name, values in metrics.items()}
 
   def write(self, step: int, num_steps: int) -> None:
     """Writes the means of the steps since the last call and a progress line."""

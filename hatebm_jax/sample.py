@@ -65,8 +65,8 @@ def restore(config: ml_collections.ConfigDict, path: pathlib.Path) -> Restored:
   """Restores the newest checkpoint of a run.
 
   Args:
-    config: of the command; all but its `sample` and `evaluate` groups are
-      taken from the run.
+    config: of the command; all but its `sample`, `evaluate` and `sharding`
+      groups are taken from the run.
     path: the workdir.
 
   Raises:
@@ -151,7 +151,9 @@ def compile_chains(
 
   def call(variables, indices):
     rngs = rng_lib.per_index(rng, indices)
-    return sharding.split(chains, mesh, replicated=(0,))(variables, rngs)
+    method = restored.config.sharding.chains
+    split = sharding.split(chains, mesh, replicated=(0,), method=method)
+    return split(variables, rngs)
 
   compiled = jax.jit(call)
   return lambda indices: compiled(restored.variables, jnp.asarray(indices))

@@ -15,6 +15,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from hatebm_jax import errors
+
 AXIS = "data"
 
 
@@ -28,6 +30,7 @@ def split(
   fn: Callable[..., Any],
   mesh: Mesh,
   replicated: Sequence[int] = (),
+  method: str = "shard_map",
 ) -> Callable[..., Any]:
   """Runs `fn` on each device's part of its arguments and of its results.
 
@@ -35,10 +38,20 @@ def split(
     fn: pure function of pytrees whose leading axis is the one that is split.
     mesh: from `make_mesh`.
     replicated: positions of the arguments that every device gets whole.
+    method: `shard_map`, or `pmap` (one process only). The results are the same.
 
   Returns:
     A function of global arrays.
+
+  Raises:
+    ConfigError: for another method, or `pmap` in a run of several processes.
   """
+  if method == "pmap":
+    return _split_by_pmap(fn, mesh, replicated)
+  if method != "shard_map":
+    raise errors.ConfigError(
+      f"config.sharding.chains={method!r}: expected 'shard_map' or 'pmap'."
+    )
 
   def call(*args):
     in_specs = tuple(
@@ -47,6 +60,30 @@ def split(
     return jax.shard_map(
       fn, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS), check_vma=False
     )(*args)
+
+  return call
+
+
+def _split_by_pmap(fn, mesh, replicated):
+  """`split` by `jax.pmap`, whose arrays have a leading axis of devices."""
+  if jax.process_count() > 1:
+    raise errors.ConfigError(
+      "config.sharding.chains='pmap' runs in one process, and this run has "
+      f"{jax.process_count()}. Use --config.sharding.chains=shard_map."
+    )
+
+  def call(*args):
+    axes = tuple(None if i in replicated else 0 for i in range(len(args)))
+    parts = [
+      arg
+      if axis is None
+      else jax.tree.map(lambda a: a.reshape(mesh.size, -1, *a.shape[1:]), arg)
+      for arg, axis in zip(args, axes, strict=True)
+    ]
+    mapped = jax.pmap(
+      fn, axis_name=AXIS, in_axes=axes, devices=list(mesh.devices.flat)
+    )
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), mapped(*parts))
 
   return call
 
@@ -92,10 +129,27 @@ def named(mesh: Mesh, specs: Any) -> Any:
   )
 
 
-def global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
-  """Places this process's rows of a batch as one array over all devices."""
+def largest_axis(shape: tuple[int, ...], mesh: Mesh) -> P:
+  """Returns the spec that splits an array's largest axis, if one divides."""
+  size = max((n for n in shape if n % mesh.size == 0), default=0)
+  if not size:
+    return P()
+  axis = shape.index(size)
+  return P(*[None] * axis, AXIS)
+
+
+def global_batches(local_batches: np.ndarray, mesh: Mesh) -> jax.Array:
+  """Places this process's rows of several batches over all devices.
+
+  Args:
+    local_batches: `[steps, rows of this process, ...]`.
+    mesh: from `make_mesh`.
+
+  Returns:
+    `[steps, batch, ...]`, split along the second axis.
+  """
   return jax.make_array_from_process_local_data(
-    NamedSharding(mesh, P(AXIS)), local_batch
+    NamedSharding(mesh, P(None, AXIS)), local_batches
   )
 
 

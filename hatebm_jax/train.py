@@ -1,19 +1,30 @@
 """The training loop of every objective: data, step, metrics, checkpoint."""
 
+import collections
 import contextlib
+import itertools
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from clu import parameter_overview, periodic_actions
 from jax.sharding import Mesh
 
-from hatebm_jax import checkpoint, data, logs, objectives, sharding, workdir
+from hatebm_jax import (
+  checkpoint,
+  data,
+  errors,
+  logs,
+  objectives,
+  sharding,
+  workdir,
+)
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import base
 
@@ -54,6 +65,7 @@ def train(
   """
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
+  _check_dispatch(config.train)
   objective = objectives.make(config, mesh)
   source = data.open_source(config.data, "train")
   writes = jax.process_index() == 0
@@ -80,6 +92,25 @@ def train(
     stack.enter_context(contextlib.closing(batches))
     run = _Run(config, path, mesh, objective, saved, log)
     return _loop(run, state, first_step, batches)
+
+
+def _check_dispatch(settings: ml_collections.ConfigDict) -> None:
+  """Checks that metrics, images and checkpoints fall due between dispatches.
+
+  Raises:
+    ConfigError: if they do not.
+  """
+  size = settings.steps_per_dispatch
+  if size < 1:
+    raise errors.ConfigError(
+      f"config.train.steps_per_dispatch={size}: expected 1 or more."
+    )
+  for field in ("log_every", "image_every", "checkpoint_every"):
+    if settings[field] % size:
+      raise errors.ConfigError(
+        f"config.train.{field}={settings[field]}: expected a multiple of "
+        f"config.train.steps_per_dispatch={size}."
+      )
 
 
 def abstract_state(
@@ -113,12 +144,37 @@ def restore_or_init(
   return init(rng_lib.stream(jax.random.key(config.seed), "init")), 0
 
 
-def compile_step(objective: base.Objective, state: Any) -> Any:
-  """Jits the training step; the state that it is given is used up."""
+def compile_steps(
+  objective: base.Objective, state: Any
+) -> Callable[..., tuple[Any, base.Metrics, base.Images]]:
+  """Jits a run of training steps; the state that it is given is used up.
+
+  Args:
+    objective: of the run.
+    state: concrete, or as from `abstract_state`.
+
+  Returns:
+    A function `(state, images, rng, steps) -> (state, metrics, images)` of
+    uint8 `[n, batch, height, width, channels]` and integers `[n]`, the numbers
+    of the steps. Its metrics are `[n]`, its images are those of the last step.
+  """
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-  return jax.jit(
-    objective.step, out_shardings=(shardings, None, None), donate_argnums=0
-  )
+
+  def run(state, images, rng, steps):
+    def step(carry, inputs):
+      images, step = inputs
+      rng_step = jax.random.fold_in(rng, step)
+      state, metrics, shown = objective.step(carry[0], images, rng_step)
+      return (state, shown), metrics
+
+    _, _, shown = jax.eval_shape(objective.step, state, images[0], rng)
+    shown = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shown)
+    (state, shown), metrics = jax.lax.scan(
+      step, (state, shown), (images, steps), unroll=len(steps) == 1
+    )
+    return state, metrics, shown
+
+  return jax.jit(run, out_shardings=(shardings, None, None), donate_argnums=0)
 
 
 def _describe(config, objective, state, mesh, source, first_step) -> None:
@@ -143,7 +199,7 @@ def _loop(
 ) -> signal.Signals | None:
   """Takes the steps that are left; returns what stopped them, if anything."""
   settings = run.config.train
-  step_fn = compile_step(run.objective, state)
+  step_fn = compile_steps(run.objective, state)
   rng = rng_lib.stream(jax.random.key(run.config.seed), "train")
   profile = periodic_actions.Profile(
     logdir=str(run.path),
@@ -154,15 +210,11 @@ def _loop(
   )
   saved_at = time.monotonic()
   with _stop_signals() as stop_signals:
-    for step in range(first_step + 1, settings.num_steps + 1):
+    for steps, images, wait in _dispatches(run, first_step, batches):
+      step = int(steps[-1])
       profile(step)
-      start = time.perf_counter()
-      batch = sharding.global_batch(next(batches), run.mesh)
-      wait = time.perf_counter() - start
-      state, metrics, shown = step_fn(
-        state, batch, jax.random.fold_in(rng, step)
-      )
-      run.log.add(step, metrics, wait)
+      state, metrics, shown = step_fn(state, images, rng, steps)
+      run.log.add(steps, metrics, wait)
       _report(run, step, shown)
       stop, overdue = sharding.any_process(
         bool(stop_signals),
@@ -181,6 +233,50 @@ def _loop(
         )
         return stop_signals[0] if stop_signals else signal.SIGTERM
   return None
+
+
+def _dispatches(
+  run: _Run, first_step: int, batches: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, jax.Array, float]]:
+  """Yields step numbers, their images on the devices, and seconds waited.
+
+  The images of the next dispatch are on their way to the devices while this
+  one runs.
+  """
+
+  def place(steps):
+    start = time.perf_counter()
+    images = np.stack([next(batches) for _ in steps])
+    images = sharding.global_batches(images, run.mesh)
+    return steps, images, time.perf_counter() - start
+
+  settings = run.config.train
+  plan = map(
+    place,
+    dispatch_groups(
+      first_step, settings.num_steps, settings.steps_per_dispatch
+    ),
+  )
+  ahead = collections.deque(itertools.islice(plan, 1))
+  while ahead:
+    ahead.extend(itertools.islice(plan, 1))
+    yield ahead.popleft()
+
+
+def dispatch_groups(
+  first_step: int, num_steps: int, size: int
+) -> Iterator[np.ndarray]:
+  """Yields the training steps of each dispatch, `[n]` integers.
+
+  Args:
+    first_step: training steps already taken.
+    num_steps: training steps of the run.
+    size: of a group: they end at its multiples, and at `num_steps`.
+  """
+  while first_step < num_steps:
+    end = min(first_step - first_step % size + size, num_steps)
+    yield np.arange(first_step + 1, end + 1)
+    first_step = end
 
 
 def _report(run: _Run, step: int, shown: base.Images) -> None:

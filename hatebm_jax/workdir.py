@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 # A resumed run may change these and stay the same run.
-_FREE_GROUPS = ("sample", "evaluate")
+_FREE_GROUPS = ("sample", "evaluate", "sharding")
 _FREE_TRAIN_FIELDS = (
   "num_steps",
   "log_every",
@@ -18,6 +18,7 @@ _FREE_TRAIN_FIELDS = (
   "checkpoint_minutes",
   "keep_checkpoints",
   "profile_at",
+  "steps_per_dispatch",
 )
 
 
@@ -86,7 +87,7 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
 def run_config(
   path: pathlib.Path, config: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
-  """Returns the run's config with the command's sample and evaluate groups."""
+  """Returns the run's config with the command's free groups."""
   merged = read_config(path)
   for group in _FREE_GROUPS:
     merged[group] = config[group]

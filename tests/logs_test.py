@@ -10,7 +10,7 @@ from hatebm_jax import logs
 def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
   log = logs.RunLog(tmp_path, 0, active=True)
   for step, gap in enumerate([1.0, 3.0, 10.0], 1):
-    log.add(step, {"energy_gap": jnp.float32(gap)}, wait=0.0)
+    log.add(np.array([step]), {"energy_gap": jnp.array([gap])}, wait=0.0)
     if step >= 2:
       log.write(step, num_steps=10)
   log.close()
@@ -30,9 +30,12 @@ def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
 
 def test_the_first_bad_step_and_metric_are_named(tmp_path):
   log = logs.RunLog(tmp_path, 0, active=False)
-  log.add(1, {"loss": jnp.float32(1.0)}, 0.0)
-  log.add(2, {"loss": jnp.float32(np.inf)}, 0.0)
-  log.add(3, {"loss": jnp.float32(np.nan)}, 0.0)
+  log.add(np.array([1]), {"gap": jnp.ones(1), "loss": jnp.ones(1)}, 0.0)
+  log.add(
+    np.array([2, 3]),
+    {"gap": jnp.array([1.0, np.nan]), "loss": jnp.array([np.inf, 1.0])},
+    0.0,
+  )
   with pytest.raises(logs.NonFiniteError, match=r"loss is inf at .* step 2"):
     log.check()
 

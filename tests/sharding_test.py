@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from hatebm_jax import langevin, sharding
+from hatebm_jax import errors, langevin, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import generator as generator_lib
 from hatebm_jax.models import hat as hat_lib
@@ -15,7 +16,7 @@ def mesh_of(count):
   return sharding.make_mesh(jax.devices()[:count])
 
 
-def run_chains(count, update_z, hat_fn, generator_fn):
+def run_chains(count, update_z, hat_fn, generator_fn, method="shard_map"):
   """16 chains split over `count` devices; returns z and y."""
   settings = langevin.Settings(
     5, 0.05, 0.05, max_drift_y=1.0, update_z=update_z
@@ -26,7 +27,8 @@ def run_chains(count, update_z, hat_fn, generator_fn):
     return langevin.sample(rngs, hat_fn, generator_fn, state, settings)[0]
 
   rngs = rng_lib.per_index(jax.random.key(3), jnp.arange(16))
-  return jax.jit(sharding.split(chains, mesh_of(count)))(rngs)
+  split = sharding.split(chains, mesh_of(count), method=method)
+  return jax.jit(split)(rngs)
 
 
 @pytest.mark.parametrize("update_z", [False, True])
@@ -66,6 +68,43 @@ def test_values_agree_on_1_and_8_devices(update_z):
   np.testing.assert_allclose(one.z, eight.z, atol=1e-5)
 
 
+@pytest.mark.parametrize("update_z", [False, True])
+def test_pmap_draws_the_same_samples(update_z):
+  hat, generator = hat_lib.make(16, 8), generator_lib.make(16, 8, 1)
+  hat_variables = jax.jit(hat.init)(
+    jax.random.key(0), jnp.zeros((1, 16, 16, 1))
+  )
+  variables = jax.jit(generator.init)(jax.random.key(1), jnp.zeros((1, 4)))
+  by_shard_map, by_pmap = (
+    run_chains(
+      8,
+      update_z,
+      lambda x: hat.apply(hat_variables, x),
+      lambda z: generator.apply(variables, z),
+      method,
+    )
+    for method in ("shard_map", "pmap")
+  )
+  np.testing.assert_array_equal(by_shard_map.y, by_pmap.y)
+  np.testing.assert_array_equal(by_shard_map.z, by_pmap.z)
+
+
+def test_another_way_to_split_is_refused():
+  with pytest.raises(errors.ConfigError, match=r"sharding\.chains='xmap'"):
+    sharding.split(lambda x: x, mesh_of(8), method="xmap")
+
+
+def test_largest_axis_that_the_devices_divide():
+  mesh = mesh_of(8)
+  for shape, spec in {
+    (): P(),
+    (3, 5): P(),
+    (3, 3, 8, 16): P(None, None, None, "data"),
+    (24, 16): P("data"),
+  }.items():
+    assert sharding.largest_axis(shape, mesh) == spec
+
+
 def test_gradients_are_those_of_the_whole_batch_in_one_all_reduce():
   def loss_fn(params, x):
     loss = jnp.square(x @ params["w"] + params["b"]).mean()
@@ -102,8 +141,9 @@ def test_chains_contain_no_collective():
     assert name not in text
 
 
-def test_global_batch_and_fetch_are_inverse():
-  batch = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
-  placed = sharding.global_batch(batch, mesh_of(8))
-  assert len(placed.addressable_shards) == 8
-  np.testing.assert_array_equal(sharding.fetch(placed), batch)
+def test_global_batches_and_fetch_are_inverse():
+  batches = np.arange(32, dtype=np.uint8).reshape(2, 16, 1, 1, 1)
+  placed = sharding.global_batches(batches, mesh_of(8))
+  shards = {shard.data.shape for shard in placed.addressable_shards}
+  assert shards == {(2, 2, 1, 1, 1)}
+  np.testing.assert_array_equal(sharding.fetch(placed), batches)

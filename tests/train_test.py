@@ -16,6 +16,7 @@ import tiny
 
 from hatebm_jax import (
   checkpoint,
+  errors,
   objectives,
   sharding,
   train,
@@ -68,6 +69,36 @@ def test_resume_is_exact(uninterrupted, tmp_path):
     a, b = json.loads(a), json.loads(b)
     for name in ("step", "hat_loss", "generator_loss", "drift_norm_y"):
       assert a[name] == b[name]
+
+
+def test_steps_are_grouped_into_dispatches():
+  groups = train.dispatch_groups(first_step=3, num_steps=10, size=4)
+  assert [list(steps) for steps in groups] == [[4], [5, 6, 7, 8], [9, 10]]
+  assert list(train.dispatch_groups(10, 10, 4)) == []
+
+
+def test_several_steps_a_dispatch_are_the_same_steps(uninterrupted, tmp_path):
+  config = tiny.config(train__steps_per_dispatch=2, train__log_every=2)
+  assert train.train(config, tmp_path) is None
+  expected = (uninterrupted / "metrics.jsonl").read_text().splitlines()
+  expected = [json.loads(line) for line in expected]
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  lines = [json.loads(line) for line in lines]
+  assert [line["step"] for line in lines] == [2, 4]
+  for name in ("energy_data", "energy_sample", "drift_norm_y", "saturation"):
+    mean = (expected[0][name] + expected[1][name]) / 2
+    np.testing.assert_allclose(lines[0][name], mean, rtol=1e-3)
+  state, _ = final_state(config, tmp_path)
+  whole, _ = final_state(tiny.config(), uninterrupted)
+  # Latents come from the streams of random numbers alone.
+  np.testing.assert_array_equal(state.bank.z, whole.bank.z)
+
+
+def test_what_falls_due_within_a_dispatch_is_refused(tmp_path):
+  config = tiny.config(train__steps_per_dispatch=2)
+  with pytest.raises(errors.ConfigError, match=r"log_every=1.*multiple"):
+    train.train(config, tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_checkpoints_are_also_due_by_time(tmp_path):

@@ -160,7 +160,7 @@ def make(config: ml_collections.ConfigDict, mesh: Mesh) -> base.Objective:
   return base.Objective(
     init=_make_init(config, mesh, networks),
     step=_make_step(config, mesh, networks),
-    partition_specs=_partition_specs,
+    partition_specs=_make_partition_specs(config, mesh),
     networks=networks,
   )
 
@@ -203,10 +203,34 @@ def _make_init(config, mesh, networks) -> Callable[[jax.Array], State]:
   return init
 
 
-def _partition_specs(state: State) -> State:
-  """The bank is split over the devices, all else is replicated."""
-  specs = jax.tree.map(lambda _: P(), state)
-  return specs._replace(bank=bank_lib.Bank(P(sharding.AXIS), P(sharding.AXIS)))
+def _make_partition_specs(config, mesh) -> Callable[[State], State]:
+  """Returns how a state lies on the mesh.
+
+  The bank is split over the devices and all else is replicated, but for
+  optimizers and averages where `config.sharding.split_optimizer` is set.
+  """
+
+  def kept(tree):
+    if not config.sharding.split_optimizer:
+      return jax.tree.map(lambda _: P(), tree)
+    return jax.tree.map(lambda a: sharding.largest_axis(a.shape, mesh), tree)
+
+  def partition_specs(state):
+    learners = {
+      name: Learner(
+        params=jax.tree.map(lambda _: P(), learner.params),
+        average=kept(learner.average),
+        optimizer=kept(learner.optimizer),
+      )
+      for name, learner in (("hat", state.hat), ("generator", state.generator))
+    }
+    return State(
+      **learners,
+      generator_stats=jax.tree.map(lambda _: P(), state.generator_stats),
+      bank=bank_lib.Bank(P(sharding.AXIS), P(sharding.AXIS)),
+    )
+
+  return partition_specs
 
 
 def _make_chains(config, mesh, networks) -> Callable[..., Any]:
@@ -234,11 +258,19 @@ def _make_chains(config, mesh, networks) -> Callable[..., Any]:
     info = jax.tree.map(lambda curve: curve[None], info)
     return state.z, x_generated, x_generated + state.y, info
 
-  return sharding.split(chains, mesh, replicated=(0,))
+  return sharding.split(
+    chains, mesh, replicated=(0,), method=config.sharding.chains
+  )
 
 
-def _make_hat_update(config, mesh, networks) -> Callable[..., Any]:
-  """Returns `(hat, x_data, x_sample) -> (hat, metrics)`."""
+def make_hat_update(
+  config: ml_collections.ConfigDict, mesh: Mesh, networks: base.Networks
+) -> Callable[..., tuple[Learner, base.Metrics]]:
+  """Returns the hat's update, `(hat, x_data, x_sample) -> (hat, metrics)`.
+
+  `hat` is a learner; the images are global batches `[batch, height, width,
+  channels]`, split over the devices.
+  """
   optimizer = _optimizer(config.hat)
   gradient_fn = sharding.value_and_grad(
     lambda params, x_data, x_sample: hat_loss(
@@ -259,8 +291,14 @@ def _make_hat_update(config, mesh, networks) -> Callable[..., Any]:
   return update_hat
 
 
-def _make_generator_update(config, mesh, networks) -> Callable[..., Any]:
-  """Returns `(generator, stats, z, x) -> (generator, loss)`."""
+def make_generator_update(
+  config: ml_collections.ConfigDict, mesh: Mesh, networks: base.Networks
+) -> Callable[..., tuple[Learner, jax.Array]]:
+  """Returns the generator's, `(generator, stats, z, x) -> (generator, loss)`.
+
+  `generator` is a learner, `stats` its batch-norm statistics; z `[batch, ...]`
+  and x `[batch, height, width, channels]` are drawn pairs of the bank.
+  """
   optimizer = _optimizer(config.generator)
 
   def update_generator(generator, stats, z, x):
@@ -296,8 +334,8 @@ def _make_bank_use(config, mesh) -> tuple[Callable[..., Any], ...]:
 def _make_step(config, mesh, networks) -> Callable[..., Any]:
   """Returns the training step of `make`."""
   chains = _make_chains(config, mesh, networks)
-  update_hat = _make_hat_update(config, mesh, networks)
-  update_generator = _make_generator_update(config, mesh, networks)
+  update_hat = make_hat_update(config, mesh, networks)
+  update_generator = make_generator_update(config, mesh, networks)
   draw, write = _make_bank_use(config, mesh)
   indices = np.arange(config.train.batch_size)
 

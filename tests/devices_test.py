@@ -1,0 +1,115 @@
+"""The same training run on another number of devices."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import checkpoint, data, objectives, sharding, train
+from hatebm_jax import rng as rng_lib
+
+
+def config(**overrides):
+  # At T = 1 the chain is no amplifier of rounding. The generator's first loss
+  # is zero but for rounding, which Adam turns into a step of full length: a
+  # short one.
+  return tiny.config(
+    langevin__temperature=1.0,
+    langevin__step_size_y=0.1,
+    generator__learning_rate=1e-5,
+    **overrides,
+  )
+
+
+def run(settings, num_devices, num_steps, path=None, save=None):
+  """Trains on some devices; returns state and metrics `[num_steps]`.
+
+  Args:
+    settings: the config.
+    num_devices: the first ones of this machine.
+    num_steps: training steps, in one dispatch.
+    path: a workdir to start from its checkpoint, if it has one.
+    save: save the state there at the end.
+  """
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  objective = objectives.make(settings, mesh)
+  with checkpoint.Checkpoints(path) as saved:
+    state, first = train.restore_or_init(settings, objective, mesh, saved)
+    source = data.open_source(settings.data)
+    batches = data.batches(
+      source, settings.train.batch_size, settings.seed, first
+    )
+    images = np.stack([next(batches) for _ in range(num_steps)])
+    batches.close()
+    state, metrics, _ = train.compile_steps(objective, state)(
+      state,
+      sharding.global_batches(images, mesh),
+      rng_lib.stream(jax.random.key(settings.seed), "train"),
+      first + 1 + np.arange(num_steps),
+    )
+    if save:
+      saved.save(first + num_steps, state)
+  return state, jax.device_get(metrics)
+
+
+def assert_same_metrics(got, expected):
+  for name in expected:
+    np.testing.assert_allclose(
+      got[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name
+    )
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+  return run(config(), 1, 20, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_losses_of_20_steps_do_not_depend_on_devices(
+  num_devices, on_one_device, tmp_path
+):
+  _, metrics = run(config(), num_devices, 20, tmp_path)
+  _, expected = on_one_device
+  assert_same_metrics(metrics, expected)
+
+
+def test_a_split_optimizer_takes_the_same_steps(on_one_device, tmp_path):
+  settings = config(sharding__split_optimizer=True)
+  state, metrics = run(settings, 8, 20, tmp_path)
+  assert_same_metrics(metrics, on_one_device[1])
+  optimizer = state.hat.optimizer
+  leaves = [leaf for leaf in jax.tree.leaves(optimizer) if leaf.ndim == 4]
+  assert leaves
+  for leaf in leaves:
+    assert leaf.addressable_shards[0].data.size * 8 == leaf.size
+  params = state.hat.params["block_1"]["conv_0"]["kernel"]
+  assert params.addressable_shards[0].data.shape == params.shape
+
+
+@pytest.fixture(scope="module")
+def checkpoint_from_four(tmp_path_factory):
+  path = tmp_path_factory.mktemp("four")
+  state, _ = run(config(), 4, 2, path, save=True)
+  return path, jax.device_get(state)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_a_checkpoint_from_4_devices_restores_on_others(
+  num_devices, checkpoint_from_four
+):
+  path, expected = checkpoint_from_four
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  objective = objectives.make(config(), mesh)
+  with checkpoint.Checkpoints(path) as saved:
+    state, step = train.restore_or_init(config(), objective, mesh, saved)
+  assert step == 2
+  chex.assert_trees_all_equal(jax.device_get(state), expected)
+  assert len(state.bank.x.addressable_shards) == num_devices
+
+
+def test_the_restored_run_goes_on_alike(checkpoint_from_four):
+  path, _ = checkpoint_from_four
+  _, expected = run(config(), 4, 3, path)
+  _, metrics = run(config(), 1, 3, path)
+  assert_same_metrics(metrics, expected)
