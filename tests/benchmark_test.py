@@ -1,0 +1,81 @@
+"""The benchmark's arithmetic by hand, and a run of it."""
+
+import json
+
+import pytest
+import tiny
+
+from hatebm_jax import benchmark, data, errors, flops
+
+
+def test_rows_are_medians_over_rounds():
+  config = tiny.config(langevin__num_steps=12)
+  # A Langevin step takes (long - short) / 10 seconds: 0.1, 0.3, 0.2.
+  rounds = [
+    {
+      kind: {
+        "step_short": 1.0,
+        "step_long": factor * seconds + 1.0,
+        "joint_short": 2.0,
+        "joint_long": factor * 2 * seconds + 2.0,
+        "hat_update": 0.5,
+        "generator_update": 0.25,
+      }
+      for kind, factor in (("fast", 1), ("literal", 4))
+    }
+    for seconds in (1.0, 3.0, 2.0)
+  ]
+  rates = [100.0, 10.0, 60.0]
+  rows = benchmark.rows(config, rates, rounds)
+  step = rows["Langevin step, synthesis"]
+  assert step.seconds == pytest.approx(0.2)
+  assert step.literal_seconds == pytest.approx(0.8)
+  assert step.speedup == pytest.approx(4.0)
+  floor = flops.langevin_step(config) / 1e9
+  assert step.floor_gflop == step.minimal_gflop == pytest.approx(floor)
+  # 100 x 0.1, 10 x 0.3, 60 x 0.2: the median is 10 GFLOP.
+  assert step.over_floor == pytest.approx(10 / floor)
+  joint = rows["Langevin step, joint"]
+  assert joint.seconds == pytest.approx(0.4)
+  assert joint.minimal_gflop < joint.floor_gflop
+  assert rows["both updates"].seconds == pytest.approx(0.75)
+  assert rows["training step"].seconds == pytest.approx(3.0)
+
+
+def test_literal_columns_stay_empty_where_it_was_not_timed():
+  times = dict.fromkeys(
+    (
+      "step_short",
+      "step_long",
+      "joint_short",
+      "joint_long",
+      "hat_update",
+      "generator_update",
+    ),
+    1.0,
+  )
+  rows = benchmark.rows(tiny.config(), [1.0], [{"fast": times}])
+  assert {row.speedup for row in rows.values()} == {None}
+
+
+def test_what_cannot_be_timed_is_refused():
+  with pytest.raises(errors.ConfigError, match=r"langevin\.num_steps=2"):
+    benchmark.measure(tiny.config(langevin__num_steps=2))
+  with pytest.raises(data.DataError, match="multiple of 8"):
+    benchmark.measure(tiny.config(train__batch_size=12))
+
+
+@pytest.mark.slow
+def test_a_run_of_the_benchmark():
+  result = json.loads(json.dumps(benchmark.measure(tiny.config(), 2)))
+  assert result["matrix_product_gflops"] > 0
+  for row in result["work"].values():
+    assert row["floor_gflop"] >= row["minimal_gflop"] > 0
+  step = result["work"]["training step"]
+  assert step["seconds"] > 0
+  assert step["over_floor"] == pytest.approx(
+    step["seconds"] * result["matrix_product_gflops"] / step["floor_gflop"],
+    rel=0.5,
+  )
+  table = benchmark.table(result)
+  assert "Langevin step, joint" in table
