@@ -24,9 +24,9 @@ _READ_ERRORS = (
   EOFError,
   IndexError,
   KeyError,
-  NotImplementedError,
   OSError,
   OverflowError,
+  RuntimeError,  # A zip that is encrypted, or of an unknown version.
   TypeError,
   ValueError,
 )
