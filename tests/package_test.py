@@ -88,15 +88,14 @@ def test_version(metadata):
 @pytest.mark.parametrize("folder", ["hatebm_jax", "configs"])
 def test_imports_are_declared(metadata, folder):
   declared = _groups(metadata)
-  # torch, an extra, is imported where it is needed and only there.
-  names = {*declared["install"], *declared["torch"]}
+  names = declared["install"]
   missing = {k: str(v) for k, v in _imports(folder).items() if k not in names}
   assert not missing, f"imported, not in install_requires: {missing}"
 
 
 def test_imports_of_tests_are_declared(metadata):
   declared = _groups(metadata)
-  names = {*declared["install"], *declared["test"], *declared["torch"]}
+  names = {*declared["install"], *declared["test"]}
   missing = {k: str(v) for k, v in _imports("tests").items() if k not in names}
   assert not missing, f"imported, not in install_requires or [test]: {missing}"
 
@@ -120,7 +119,7 @@ def test_constraints_pin_every_requirement_in_its_range(metadata, group):
 
 def test_extras(metadata):
   extras = _groups(metadata)
-  assert {"test", "tpu", "cuda", "torch"} <= set(extras)
+  assert {"test", "tpu", "cuda"} <= set(extras)
 
 
 @pytest.mark.parametrize(

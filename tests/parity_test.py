@@ -1,4 +1,5 @@
-"""Networks, chains and updates against numbers of the TensorFlow 2 reference.
+"""Networks, chains and updates against numbers of the TensorFlow 2 reference,
+networks against numbers of torch-mimicry.
 
 What the fixtures hold, and what was left out of them, is in
 tests/fixtures/parity/README.md.
@@ -22,7 +23,7 @@ from hatebm_jax.objectives import synthesis
 #   hat is given the reference's G(z). (float64 agrees with the reference.)
 # - sngan32's `refine` where XLA optimises little, as tests/conftest.py asks:
 #   the chains are compiled as users compile them.
-OWN_IMAGES = ("sngan32", "sngan64")
+OWN_IMAGES = ("sngan32", "sngan64", "decoder32")
 jit_as_users = functools.partial(
   jax.jit,
   compiler_options={
@@ -31,11 +32,13 @@ jit_as_users = functools.partial(
   },
 )
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
-NAMES = ("sngan32", "sngan64", "sngan128")
+NAMES = ("sngan32", "sngan64", "sngan128", "decoder32")
+MIMICRY = ("mimicry32", "mimicry64", "mimicry128")
 # The networks of 128 pixels take longest to compile and add no new part.
 UPDATES = (
   "sngan32",
   "sngan64",
+  "decoder32",
   pytest.param("sngan128", marks=pytest.mark.slow),
 )
 RUNS = (
@@ -46,6 +49,7 @@ RUNS = (
   ("sngan64", "refine"),
   ("sngan128", "synthesis"),
   ("sngan128", "synthesis_clipped"),
+  ("decoder32", "retrofit"),
 )
 
 
@@ -55,8 +59,6 @@ def load(name):
   hat, hat_variables = convert.from_tf2(FIXTURES / name / "ebm.ckpt")
   with np.load(FIXTURES / name / "reference.npz") as file:
     reference = dict(file)
-  if name == "decoder32":
-    return (hat.apply, hat_variables), None, reference
   generator, variables = convert.from_tf2(FIXTURES / name / "gen.ckpt")
   return (hat.apply, hat_variables), (generator.apply, variables), reference
 
@@ -69,7 +71,7 @@ def assert_close(actual, expected, tolerance):
   )
 
 
-@pytest.mark.parametrize("name", [*NAMES, "decoder32"])
+@pytest.mark.parametrize("name", NAMES)
 def test_energy(name):
   (hat, variables), _, reference = load(name)
   energy = jax.jit(hat)(variables, reference["x"])
@@ -104,6 +106,30 @@ def test_gradients_of_the_energy(name):
   assert_close(grad_y, reference["grad_y"], 1e-4)
 
 
+def test_encoder_and_reconstruction():
+  _, (decoder, decoder_variables), reference = load("decoder32")
+  encoder, variables = convert.from_tf2(FIXTURES / "decoder32" / "inf.ckpt")
+  z = jax.jit(encoder.apply)(variables, reference["x"])
+  assert_close(z, reference["inf"], 1e-4)
+  images = jax.jit(decoder)(decoder_variables, z)
+  assert_close(images, reference["recon"], 1e-4)
+
+
+@pytest.mark.parametrize("name", MIMICRY)
+@pytest.mark.parametrize(
+  ("file", "inputs", "outputs"),
+  [("netG.pth", "z", "gen"), ("netD.pth", "x", "logits")],
+)
+def test_mimicry(name, file, inputs, outputs):
+  module, variables = convert.from_mimicry(FIXTURES / name / file)
+  with np.load(FIXTURES / name / "reference.npz") as reference:
+    expected = reference[outputs]
+    actual = jax.jit(module.apply)(variables, reference[inputs])
+  if outputs == "logits":
+    expected = expected[:, 0]
+  assert_close(actual, expected, 1e-4)
+
+
 def settings_of(run):
   """Returns the settings of a run from its numbers, by name."""
   clip = run["config/clip_langevin_grad_res"]
@@ -112,6 +138,7 @@ def settings_of(run):
     step_size_y=float(run["config/epsilon"]),
     step_size_z=float(run.get("config/epsilon_latent", 0)),
     temperature=float(run["config/mcmc_temp"]),
+    tau=float(run.get("config/tau_res", 0)),
     max_drift_y=float(run["config/max_langevin_norm_res"]) if clip else None,
     update_z=bool(run["config/update_latents"]),
     noise=False,

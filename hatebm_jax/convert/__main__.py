@@ -1,4 +1,4 @@
-"""Command line: `python -m hatebm_jax.convert tf2 SOURCE OUT.npz`."""
+"""Command line: `python -m hatebm_jax.convert {tf2|mimicry} SOURCE OUT.npz`."""
 
 import argparse
 import os
@@ -14,19 +14,25 @@ def _parser() -> argparse.ArgumentParser:
   )
   sources = parser.add_subparsers(dest="source_format", required=True)
   tf2 = sources.add_parser(
-    "tf2", help="a hat or generator of the TensorFlow 2 reference"
+    "tf2", help="a network of the TensorFlow 2 reference"
   )
   tf2.add_argument("source", help="checkpoint prefix, as in ebm.ckpt")
   tf2.add_argument("out", help="the .npz to write")
   tf2.add_argument(
     "--out_factor",
     type=float,
-    help="of a generator: images are out_factor * tanh(...); 2 for synthesis, "
-    "1 for refinement (default: 2, at 64 pixels 1)",
+    help="of a generator or decoder: images are out_factor * tanh(...); 2 for "
+    "synthesis and retrofit, 1 for refinement (default: 2, at 64 pixels 1)",
   )
   tf2.set_defaults(
     read=lambda args: convert.from_tf2(args.source, args.out_factor)
   )
+  mimicry = sources.add_parser(
+    "mimicry", help="netG.pth or netD.pth of torch-mimicry's SN-GAN"
+  )
+  mimicry.add_argument("source", help="the .pth")
+  mimicry.add_argument("out", help="the .npz to write")
+  mimicry.set_defaults(read=lambda args: convert.from_mimicry(args.source))
   return parser
 
 

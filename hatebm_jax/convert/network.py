@@ -5,7 +5,8 @@ A flat name is the path of an array in Flax's variables, for example
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -75,6 +76,41 @@ def check_shapes(
         f"{path}: {name} has the shape {found[name]}, expected {shape}. "
         f"{advice}"
       )
+
+
+def blocks(names: Iterable[str], first: int) -> list[str]:
+  """Returns `block2`, `block3`, ... up to the last that a file has.
+
+  Args:
+    names: of the file's arrays, as in `block2/conv_1/kernel`.
+    first: number of the first block.
+  """
+  numbers = [re.match(r"block(\d{1,2})[./]", name) for name in names]
+  last = max((int(match[1]) for match in numbers if match), default=0)
+  return [f"block{number}" for number in range(first, last + 1)]
+
+
+def kernel_shape(
+  path: Path, found: Mapping[str, Shape], name: str, rank: int
+) -> Shape:
+  """Returns the shape of a layer's kernel, which says the layer's width.
+
+  Args:
+    path: of the file, for the message.
+    found: shapes of the file's arrays.
+    name: of the kernel in the file.
+    rank: how many axes it must have.
+
+  Raises:
+    ConvertError: if there is no such kernel.
+  """
+  shape = found.get(name)
+  if shape is None or len(shape) != rank or min(shape) < 1:
+    raise ConvertError(
+      f"{path}: expected {name} with {rank} axes, found {shape or 'none'}. "
+      "Check that the file is whole and of a network that can be converted."
+    )
+  return shape
 
 
 def flatten(variables: Variables) -> dict[str, jax.Array]:

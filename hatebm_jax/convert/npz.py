@@ -18,10 +18,15 @@ import numpy as np
 
 from hatebm_jax.convert import network
 from hatebm_jax.convert.network import ConvertError, Shape
+from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.discriminator import Discriminator
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 
-_CLASSES = {"Hat": Hat, "Generator": Generator}
+_CLASSES = {
+  module.__name__: module
+  for module in (Hat, Generator, Decoder, Encoder, Discriminator)
+}
 # Linen's nesting, and the type to compute in: no business of the weights.
 _NOT_STORED = ("parent", "name", "dtype")
 _READ_ERRORS = (
@@ -43,7 +48,7 @@ def save_npz(
 
   Args:
     path: of the file, which appears whole or not at all.
-    module: a `Hat` or `Generator`.
+    module: a network of `hatebm_jax.models`.
     variables: of the module, float32.
 
   Raises:
@@ -135,7 +140,8 @@ def _module(path: network.Path, text: str) -> nn.Module:
 
 def _input_shape(module: nn.Module, shapes: Mapping[str, Shape]) -> Shape:
   """Returns the shape of an input that the module accepts."""
-  if isinstance(module, Hat):
-    size = 2**module.num_downs
-    return (1, size, size, shapes["params/block_0/conv_0/kernel"][2])
-  return (1, shapes["params/dense/kernel"][0])
+  if isinstance(module, Generator):
+    return (1, shapes["params/dense/kernel"][0])
+  # An encoder halves once.
+  size = 2 ** getattr(module, "num_downs", 1)
+  return (1, size, size, shapes["params/block_0/conv_0/kernel"][2])

@@ -16,6 +16,7 @@ import numpy as np
 
 from hatebm_jax.convert import network
 from hatebm_jax.convert.network import ConvertError, Shape
+from hatebm_jax.models.autoencoder import Decoder, Encoder
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 
@@ -31,18 +32,19 @@ _OUT_FACTORS = {3: 2.0, 4: 1.0, 5: 2.0}
 def from_tf2(
   path: network.Path, out_factor: float | None = None
 ) -> tuple[nn.Module, network.Variables]:
-  """Reads a hat or a generator; architecture and widths come from the file.
+  """Reads a network; which one it is and its widths come from the file.
 
   Args:
     path: the checkpoint's prefix, as in `ebm.ckpt`, or one of its files.
-    out_factor: of a generator: images are `out_factor * tanh(...)`. The file
-      does not tell it. In the published experiments it is 2 for synthesis and 1
-      for refinement: state it for their weights. None: 2, and 1 for a generator
-      of 64 pixels, as in the reference numbers of `tests/fixtures/parity`.
+    out_factor: of a generator or a decoder: images are
+      `out_factor * tanh(...)`. The file does not tell it. In the published
+      experiments it is 2 for synthesis and retrofit, 1 for refinement: state it
+      for their weights. None: 2, and 1 for a generator of 64 pixels, as in the
+      reference numbers of `tests/fixtures/parity`.
 
   Returns:
-    The module and its variables, float32: a `Hat` with `params`, or a
-    `Generator` with `params` and `batch_stats`.
+    The module and its variables, float32: a `Hat` or an autoencoder's `Encoder`
+    with `params`, a `Generator` or a `Decoder` with `params` and `batch_stats`.
 
   Raises:
     ConvertError: if the file is missing, incomplete, or of another network.
@@ -136,47 +138,49 @@ def _infer(
     The module, the shape of an input and the file's names of its parts.
   """
   parts = {name.split("/")[0] for name in found}
-  if "conv2latent" in parts or "block1" in parts:
-    raise ConvertError(
-      f"{prefix}: expected a hat or an SN-GAN generator, found the encoder or "
-      "decoder of a retrofitted autoencoder, which is not supported yet."
-    )
+  if "conv2latent" in parts:
+    return _infer_encoder(prefix, found)
+  if "block1" in parts:
+    return _infer_decoder(prefix, found, out_factor)
   if "lin_1" in parts:
     return _infer_generator(prefix, found, out_factor)
   if "conv_1" in parts:
     return _infer_hat(prefix, found)
   raise ConvertError(
-    f"{prefix}: expected the variables of a hat (conv_1/..., block2/...) or a "
-    f"generator (lin_1/..., block2/...), found {sorted(parts)[:8]}. Give the "
-    "reference's ebm.ckpt or gen.ckpt."
+    f"{prefix}: expected the variables of a hat (conv_1/..., block2/...), a "
+    "generator (lin_1/..., block2/...), a decoder or an encoder (block1/...), "
+    f"found {sorted(parts)[:8]}. Give the reference's ebm.ckpt, gen.ckpt or "
+    "inf.ckpt."
   )
 
 
 def _infer_hat(prefix, found):
-  blocks = ["conv_1", *_blocks(found)]
+  blocks = ["conv_1", *network.blocks(found, first=2)]
   if len(blocks) not in _NUM_DOWNS:
     raise ConvertError(
       f"{prefix}: expected a hat of {sorted(_NUM_DOWNS)} blocks (32, 64 or 128 "
       f"pixels), found {len(blocks)}. Check that the file is whole."
     )
-  kernels = [_kernel(prefix, found, f"{block}/conv_1", 4) for block in blocks]
+  inputs, widths = _widths(prefix, found, blocks)
   module = Hat(
-    widths=tuple(kernel[-1] for kernel in kernels),
+    widths=widths,
     num_downs=_NUM_DOWNS[len(blocks)],
   )
   size = 2**module.num_downs
   renames = _renames(blocks) | {"head": f"lin_{len(blocks) + 1}"}
-  return module, (1, size, size, kernels[0][2]), renames
+  return module, (1, size, size, inputs), renames
 
 
 def _infer_generator(prefix, found, out_factor):
-  blocks = _blocks(found)
+  blocks = network.blocks(found, first=2)
   if len(blocks) not in _OUT_FACTORS:
     raise ConvertError(
       f"{prefix}: expected a generator of {sorted(_OUT_FACTORS)} blocks (32, "
       f"64 or 128 pixels), found {len(blocks)}. Check that the file is whole."
     )
-  latent_dim, dense_width = _kernel(prefix, found, "lin_1", 2)
+  latent_dim, dense_width = network.kernel_shape(
+    prefix, found, "lin_1/kernel", 2
+  )
   if dense_width % 16:
     raise ConvertError(
       f"{prefix}: expected lin_1/kernel to make a multiple of 4*4 numbers, "
@@ -186,10 +190,8 @@ def _infer_generator(prefix, found, out_factor):
   last = len(blocks) + 2
   module = Generator(
     base_width=dense_width // 16,
-    widths=tuple(
-      _kernel(prefix, found, f"{block}/conv_1", 4)[-1] for block in blocks
-    ),
-    channels=_kernel(prefix, found, f"conv_{last}", 4)[-1],
+    widths=_widths(prefix, found, blocks)[1],
+    channels=network.kernel_shape(prefix, found, f"conv_{last}/kernel", 4)[-1],
     out_factor=(
       _OUT_FACTORS[len(blocks)] if out_factor is None else out_factor
     ),
@@ -202,27 +204,48 @@ def _infer_generator(prefix, found, out_factor):
   return module, (1, latent_dim), renames
 
 
-def _blocks(found: Mapping[str, Shape]) -> list[str]:
-  """Returns `block2`, `block3`, ... up to the last one that the file has."""
-  numbers = [re.match(r"block(\d{1,2})/", name) for name in found]
-  last = max((int(match[1]) for match in numbers if match), default=1)
-  return [f"block{number}" for number in range(2, last + 1)]
+def _infer_decoder(prefix, found, out_factor):
+  blocks = _autoencoder_blocks(prefix, found)
+  inputs, widths = _widths(prefix, found, blocks)
+  module = Decoder(
+    widths=widths,
+    channels=network.kernel_shape(prefix, found, "conv_5/kernel", 4)[-1],
+    out_factor=2.0 if out_factor is None else out_factor,
+  )
+  renames = _renames(blocks) | {"norm": "bn_5", "conv": "conv_5"}
+  return module, (1, 2, 2, inputs), renames
 
 
-def _kernel(prefix, found, name: str, rank: int) -> Shape:
-  """Returns the shape of a layer's kernel, which says the layer's width."""
-  shape = found.get(f"{name}/kernel")
-  if shape is None or len(shape) != rank or min(shape) < 1:
+def _infer_encoder(prefix, found):
+  blocks = _autoencoder_blocks(prefix, found)
+  inputs, widths = _widths(prefix, found, blocks)
+  kernel = network.kernel_shape(prefix, found, "conv2latent/kernel", 4)
+  module = Encoder(widths=widths, latent_channels=kernel[-1])
+  renames = _renames(blocks) | {"conv": "conv2latent"}
+  return module, (1, 2, 2, inputs), renames
+
+
+def _autoencoder_blocks(prefix, found):
+  blocks = network.blocks(found, first=1)
+  if len(blocks) != 4:
     raise ConvertError(
-      f"{prefix}: expected {name}/kernel with {rank} axes, found "
-      f"{shape or 'none'}. Check that the file is whole and of a hat or a "
-      "generator."
+      f"{prefix}: expected a decoder or an encoder of 4 blocks, found "
+      f"{len(blocks)}. Check that the file is whole."
     )
-  return shape
+  return blocks
+
+
+def _widths(prefix, found, blocks: list[str]) -> tuple[int, tuple[int, ...]]:
+  """Returns the channels that the first block takes and that each makes."""
+  kernels = [
+    network.kernel_shape(prefix, found, f"{block}/conv_1/kernel", 4)
+    for block in blocks
+  ]
+  return kernels[0][2], tuple(kernel[-1] for kernel in kernels)
 
 
 def _renames(blocks: list[str]) -> dict[str, str]:
-  """Returns the file's names of the parts that hats and generators share."""
+  """Returns the file's names of the parts that the networks share."""
   return {f"block_{i}": block for i, block in enumerate(blocks)} | {
     "conv_0": "conv_1",
     "conv_1": "conv_2",

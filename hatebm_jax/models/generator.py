@@ -41,21 +41,26 @@ def make(
 
 
 class GeneratorBlock(nn.Module):
-  """Residual block: norm, ReLU, up, conv, norm, ReLU, conv.
+  """Residual block: norm, ReLU, (up), conv, norm, ReLU, conv.
 
   Attributes:
     features: output channels, of both convolutions.
     norm_epsilon: of batch norm.
     dtype: of the computation.
+    up: double the size at the start.
+    stem: the decoder's first block, on the latent itself: no norm and no ReLU
+      in front.
   """
 
   features: int
   norm_epsilon: float
   dtype: jnp.dtype = jnp.float32
+  up: bool = True
+  stem: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps `[b, h, w, in]` to `[b, 2h, 2w, features]`."""
+    """Maps `[b, h, w, in]` to `[b, 2h, 2w, features]` (h, w if not up)."""
 
     def norm_relu(h, name):
       return nn.relu(
@@ -67,15 +72,18 @@ class GeneratorBlock(nn.Module):
         )(h)
       )
 
-    h = layers.Conv3x3(
-      self.features, op=layers.up_conv3x3, dtype=self.dtype, name="conv_0"
-    )(norm_relu(x, "norm_0"))
+    h = x if self.stem else norm_relu(x, "norm_0")
+    op = layers.up_conv3x3 if self.up else layers.conv3x3
+    h = layers.Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_0")(h)
     h = layers.Conv3x3(self.features, dtype=self.dtype, name="conv_1")(
       norm_relu(h, "norm_1")
     )
-    # A 1x1 convolution commutes with the bilinear up: do it on the small side.
-    shortcut = layers.Conv1x1(self.features, self.dtype, name="shortcut")(x)
-    return h + layers.upsample(shortcut)
+    if self.up or x.shape[-1] != self.features:
+      # A 1x1 convolution commutes with the bilinear up: do it on the small
+      # side.
+      x = layers.Conv1x1(self.features, self.dtype, name="shortcut")(x)
+      x = layers.upsample(x) if self.up else x
+    return h + x
 
 
 class Generator(nn.Module):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert
+from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.discriminator import Discriminator
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 
@@ -15,6 +17,9 @@ HAT = Hat(widths=(2, 3, 3), num_downs=2)
 GENERATOR = Generator(
   base_width=3, widths=(2, 4), channels=1, out_factor=2.0, norm_epsilon=1e-5
 )
+DECODER = Decoder(widths=(2, 3, 3), channels=1, out_factor=2.0)
+ENCODER = Encoder(widths=(2, 3, 3), latent_channels=2)
+DISCRIMINATOR = Discriminator(widths=(2, 3, 4), num_downs=2)
 
 
 def random_variables(module, input_shape):
@@ -35,7 +40,14 @@ def saved_hat(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("module", "shape"), [(HAT, (1, 8, 8, 3)), (GENERATOR, (1, 5))]
+  ("module", "shape"),
+  [
+    (HAT, (1, 8, 8, 3)),
+    (GENERATOR, (1, 5)),
+    (DECODER, (1, 4, 4, 2)),
+    (ENCODER, (1, 8, 8, 3)),
+    (DISCRIMINATOR, (1, 8, 8, 3)),
+  ],
 )
 def test_round_trip(tmp_path, module, shape):
   variables = random_variables(module, shape)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert
+from hatebm_jax.models.autoencoder import Decoder, Encoder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -81,6 +82,15 @@ def test_architecture_of_generators(name, base_width, widths, out_factor):
   assert sorted(variables) == ["batch_stats", "params"]
 
 
+def test_architecture_of_the_autoencoder():
+  decoder, variables = convert.from_tf2(FIXTURES / "decoder32" / "gen.ckpt")
+  assert decoder == Decoder(widths=(16,) * 4, out_factor=2.0)
+  assert sorted(variables) == ["batch_stats", "params"]
+  encoder, variables = convert.from_tf2(FIXTURES / "decoder32" / "inf.ckpt")
+  assert encoder == Encoder(widths=(16,) * 4)
+  assert list(variables) == ["params"]
+
+
 def test_other_width_and_channels(tmp_path):
   variables = read("sngan32/ebm.ckpt")
   grey = {"conv_1/conv_1/kernel", "conv_1/sc/kernel"}
@@ -98,8 +108,9 @@ def test_other_width_and_channels(tmp_path):
   assert energy.shape == (2,)
 
 
-def test_out_factor_can_be_stated():
-  path = FIXTURES / "sngan32" / "gen.ckpt"
+@pytest.mark.parametrize("name", ["sngan32", "decoder32"])
+def test_out_factor_can_be_stated(name):
+  path = FIXTURES / name / "gen.ckpt"
   module, _ = convert.from_tf2(path, out_factor=1.0)
   assert module.out_factor == 1.0
 
@@ -159,7 +170,7 @@ def test_foreign_file(tmp_path):
   ("variables", "message"),
   [
     ({"encoder/kernel": np.zeros((3, 3), np.float32)}, r"found \['encoder'\]"),
-    ({"block1/conv_1/bias": np.zeros(4, np.float32)}, "not supported yet"),
+    ({"block1/conv_1/bias": np.zeros(4, np.float32)}, "4 blocks, found 1"),
   ],
 )
 def test_foreign_network(tmp_path, variables, message):
@@ -170,18 +181,31 @@ def test_foreign_network(tmp_path, variables, message):
 @pytest.mark.parametrize(
   ("name", "missing", "message"),
   [
-    ("ebm", "lin_5/kernel", r"lin_5/kernel \(16, 1\) is missing"),
-    ("ebm", "conv_1/conv_1/kernel", "expected conv_1/conv_1/kernel with 4"),
-    ("ebm", "block2/sc", r"block2/sc/bias \(16,\) is missing, and 1 arrays"),
-    ("ebm", "block4", "found 3"),
-    ("gen", "bn_5/moving_mean", r"bn_5/moving_mean \(16,\) is missing"),
-    ("gen", "block4", "found 2"),
+    ("sngan32/ebm", "lin_5/kernel", r"lin_5/kernel \(16, 1\) is missing"),
+    (
+      "sngan32/ebm",
+      "conv_1/conv_1/kernel",
+      "expected conv_1/conv_1/kernel with 4",
+    ),
+    (
+      "sngan32/ebm",
+      "block2/sc",
+      r"block2/sc/bias \(16,\) is missing, and 1 arrays",
+    ),
+    ("sngan32/ebm", "block4", "found 3"),
+    ("sngan32/gen", "bn_5/moving_mean", r"bn_5/moving_mean \(16,\) is missing"),
+    ("sngan32/gen", "block4", "found 2"),
+    ("decoder32/gen", "bn_5/gamma", r"bn_5/gamma \(16,\) is missing"),
+    ("decoder32/gen", "conv_5", "expected conv_5/kernel with 4 axes, found no"),
+    ("decoder32/gen", "block4", "found 3"),
+    ("decoder32/inf", "block2/sc", r"block2/sc/bias \(16,\) is missing"),
+    ("decoder32/inf", "conv2latent", "expected conv_5/kernel with 4 axes"),
   ],
 )
 def test_missing_variable(tmp_path, name, missing, message):
   variables = {
     key: value
-    for key, value in read(f"sngan32/{name}.ckpt").items()
+    for key, value in read(f"{name}.ckpt").items()
     if not key.startswith(missing)
   }
   with pytest.raises(convert.ConvertError, match=message):

@@ -1,0 +1,302 @@
+"""PyTorch's .pth files, read without PyTorch and without running anything.
+
+Since PyTorch 1.6 a .pth is a zip: `NAME/data.pkl` describes the content as a
+pickle, `NAME/data/0`, `NAME/data/1`, ... are the values. A pickle is a program
+that may call any function. Here it is read by an interpreter of our own, which
+knows the few instructions that `torch.save` writes for a dictionary of tensors
+and makes nothing but dictionaries, lists, numbers, text and `Tensor`s.
+"""
+
+import math
+import pickletools
+import sys
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hatebm_jax.convert import network
+from hatebm_jax.convert.network import ConvertError, Shape
+
+_READ_ERRORS = (
+  zipfile.BadZipFile,
+  EOFError,
+  IndexError,
+  KeyError,
+  OSError,
+  OverflowError,
+  RuntimeError,  # A zip that is encrypted, or of an unknown version.
+  TypeError,
+  ValueError,
+)
+
+
+class _Storage(NamedTuple):
+  """Values of one or several tensors: a file of the zip."""
+
+  key: str
+  dtype: np.dtype
+  size: int
+
+
+class Tensor(NamedTuple):
+  """Where the values of a tensor are.
+
+  Attributes:
+    storage: the file of the zip.
+    offset: of the first element, in elements.
+    shape: of the tensor.
+    strides: in elements.
+  """
+
+  storage: _Storage
+  offset: int
+  shape: Shape
+  strides: Shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Type of the elements."""
+    return self.storage.dtype
+
+
+def load(path: network.Path) -> Any:
+  """Reads the description of a file's content, no values yet.
+
+  Args:
+    path: of a .pth.
+
+  Returns:
+    What was saved: dictionaries, lists, tuples, numbers and text, with a
+    `Tensor` for each tensor.
+
+  Raises:
+    ConvertError: if the file is missing, damaged, older than PyTorch 1.6, or
+      holds more than tensors.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return _interpret(_stored(archive, _folder(archive) + "data.pkl"))
+  except _READ_ERRORS as error:
+    raise _bad_file(path, error) from error
+
+
+def read(
+  path: network.Path, tensors: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+  """Reads the values of tensors.
+
+  Args:
+    path: of the file.
+    tensors: from `load` of this file, by any names.
+
+  Raises:
+    ConvertError: if the file is damaged.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      folder = _folder(archive)
+      order = _byte_order(archive, folder)
+      return {
+        name: _values(archive, folder, order, tensor)
+        for name, tensor in tensors.items()
+      }
+  except _READ_ERRORS as error:
+    raise _bad_file(path, error) from error
+
+
+def _bad_file(path: network.Path, error: Exception) -> ConvertError:
+  return ConvertError(
+    f"{path}: expected a .pth of tensors as PyTorch 1.6 and newer save it, "
+    f"found a missing, damaged, foreign or older file "
+    f"({network.one_line(error)}). Copy it anew, or save the network's "
+    "state_dict again in a newer PyTorch."
+  )
+
+
+def _folder(archive: zipfile.ZipFile) -> str:
+  """Returns the folder that all files of the zip are in, as in `netG/`."""
+  ends = "/data.pkl"
+  names = [name for name in archive.namelist() if name.endswith(ends)]
+  if len(names) != 1:
+    raise ValueError(f"{len(names)} files data.pkl in the zip")
+  return names[0].removesuffix("data.pkl")
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+  """Reads a file of the zip; never more bytes than the zip itself has."""
+  if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f"{name} is compressed, which PyTorch never does")
+  return archive.read(name)
+
+
+def _byte_order(archive: zipfile.ZipFile, folder: str) -> str:
+  """Returns NumPy's sign for the order; files before PyTorch 2.1 have none."""
+  name = folder + "byteorder"
+  if name not in archive.namelist():
+    return "<"
+  order = _stored(archive, name)
+  return {b"little": "<", b"big": ">"}[order]
+
+
+def _values(archive, folder: str, order: str, tensor: Tensor) -> np.ndarray:
+  storage, offset, shape, strides = tensor
+  dtype = storage.dtype.newbyteorder(order)
+  name = f"{folder}data/{storage.key}"
+  content = _stored(archive, name)
+  needed = storage.size * dtype.itemsize
+  # Also for safety: the strides were checked against this size.
+  if len(content) != needed:
+    raise ValueError(f"{name} has {len(content)} bytes, not {needed}")
+  values = np.frombuffer(content, dtype)[offset:]
+  steps = [stride * dtype.itemsize for stride in strides]
+  view = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
+  return view.astype(storage.dtype)
+
+
+def _storage(kind, dtype, key, location, size) -> _Storage:
+  """Checks what a pickle says of a file of values."""
+  del location  # The device that the tensor was on.
+  if kind != "storage" or not isinstance(dtype, np.dtype):
+    raise ValueError("a persistent object that is no storage of numbers")
+  if not isinstance(key, str) or not _is_natural(size):
+    raise ValueError("a storage without name or size")
+  return _Storage(key, dtype, size)
+
+
+def _tensor(storage, offset, shape, strides, *_) -> Tensor:
+  """Checks that a tensor lies within its storage."""
+  if not isinstance(storage, _Storage):
+    raise ValueError("a tensor without storage")
+  if not isinstance(shape, tuple) or not isinstance(strides, tuple):
+    raise ValueError("a tensor without shape or strides")
+  if not all(map(_is_natural, (offset, *shape, *strides))):
+    raise ValueError("a tensor whose shape, strides or offset are no numbers")
+  last = offset + sum(
+    (size - 1) * stride for size, stride in zip(shape, strides, strict=True)
+  )
+  # The first bound is for strides of zero, which make much of little.
+  if math.prod(shape) > storage.size or last >= storage.size:
+    raise ValueError(f"a tensor {shape} beyond its {storage.size} values")
+  return Tensor(storage, offset, shape, strides)
+
+
+def _is_natural(x: Any) -> bool:
+  return type(x) is int and 0 <= x <= sys.maxsize
+
+
+# What a pickle may name. Anything else ends the reading.
+_GLOBALS = {
+  "collections OrderedDict": dict,
+  "torch._utils _rebuild_tensor_v2": _tensor,
+} | {
+  f"torch {name}Storage": np.dtype(code)
+  for name, code in {
+    "Bool": "?",
+    "Byte": "u1",
+    "Char": "i1",
+    "Short": "i2",
+    "Int": "i4",
+    "Long": "i8",
+    "Half": "f2",
+    "Float": "f4",
+    "Double": "f8",
+  }.items()
+}
+
+
+def _call(function, arguments):
+  """The two calls that `torch.save` writes."""
+  if function is dict and arguments == ():
+    return {}
+  if function is _tensor and isinstance(arguments, tuple):
+    return _tensor(*arguments)
+  raise ValueError("a call that is not of a tensor")
+
+
+def _extend(stack: list, items: list) -> None:
+  if not isinstance(stack[-1], list):
+    raise ValueError("elements for what is no list")
+  stack[-1].extend(items)
+
+
+def _set_items(stack: list, items: list) -> None:
+  keys, values = items[::2], items[1::2]
+  if not isinstance(stack[-1], dict):
+    raise ValueError("items for what is no dictionary")
+  # Hashing a tuple of tuples may take for ever.
+  if not all(isinstance(key, str | int) for key in keys):
+    raise ValueError("a key that is neither text nor a number")
+  stack[-1].update(zip(keys, values, strict=True))
+
+
+# Instructions of a pickle, named as in `pickletools`. Those that push a value
+# of their own ...
+_PUSH = (
+  "BINUNICODE",
+  "SHORT_BINUNICODE",
+  "BININT",
+  "BININT1",
+  "BININT2",
+  "LONG1",
+  "BINFLOAT",
+)
+_PUSH_NEW = {
+  "NONE": lambda: None,
+  "NEWTRUE": lambda: True,
+  "NEWFALSE": lambda: False,
+  "EMPTY_TUPLE": tuple,
+  "EMPTY_LIST": list,
+  "EMPTY_DICT": dict,
+}
+# ... and those that take values from the stack: how many (None: down to the
+# last mark), and what they do with them.
+_TAKE = {
+  "TUPLE": (None, lambda stack, items: stack.append(tuple(items))),
+  "TUPLE1": (1, lambda stack, items: stack.append(tuple(items))),
+  "TUPLE2": (2, lambda stack, items: stack.append(tuple(items))),
+  "TUPLE3": (3, lambda stack, items: stack.append(tuple(items))),
+  "APPEND": (1, _extend),
+  "APPENDS": (None, _extend),
+  "SETITEM": (2, _set_items),
+  "SETITEMS": (None, _set_items),
+  "BINPERSID": (1, lambda stack, items: stack.append(_storage(*items[0]))),
+  "REDUCE": (2, lambda stack, items: stack.append(_call(*items))),
+  # The attributes of a state_dict: versions of its modules.
+  "BUILD": (1, lambda stack, items: None),
+}
+
+
+def _interpret(pickle: bytes) -> Any:
+  """Returns the object that a pickle describes; see the module's docstring."""
+  stack, marks, memo = [], [], {}
+  for opcode, argument, _ in pickletools.genops(pickle):
+    name = opcode.name
+    if name in _PUSH:
+      stack.append(argument)
+    elif name in _PUSH_NEW:
+      stack.append(_PUSH_NEW[name]())
+    elif name in _TAKE:
+      number, function = _TAKE[name]
+      start = marks.pop() if number is None else len(stack) - number
+      if start < (marks[-1] if marks else 0) or start > len(stack):
+        raise ValueError(f"{name} finds too little on the stack")
+      items = stack[start:]
+      del stack[start:]
+      function(stack, items)
+    elif name == "GLOBAL":
+      if argument not in _GLOBALS:
+        raise ValueError(f"it asks for {argument[:80]!r}, which is refused")
+      stack.append(_GLOBALS[argument])
+    elif name == "MARK":
+      marks.append(len(stack))
+    elif name in ("BINPUT", "LONG_BINPUT"):
+      memo[argument] = stack[-1]
+    elif name in ("BINGET", "LONG_BINGET"):
+      stack.append(memo[argument])
+    elif name == "STOP":
+      return stack.pop()
+    elif name != "PROTO":
+      raise ValueError(f"the instruction {name}, which is refused")
+  raise ValueError("it has no end")

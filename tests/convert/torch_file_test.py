@@ -1,0 +1,188 @@
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pth
+import pytest
+
+from hatebm_jax import convert
+from hatebm_jax.convert import torch_file
+
+VALUES = np.arange(24, dtype="<f4")
+
+
+def read(path):
+  return torch_file.read(path, torch_file.load(path))
+
+
+@pytest.mark.parametrize(
+  ("offset", "shape", "strides", "expected"),
+  [
+    (0, (2, 3, 4), (12, 4, 1), VALUES.reshape(2, 3, 4)),
+    (0, (4, 3, 2), (1, 4, 12), VALUES.reshape(2, 3, 4).T),
+    (16, (2, 4), (4, 1), VALUES.reshape(2, 3, 4)[1, 1:]),
+    (0, (2, 2, 4), (12, 8, 1), VALUES.reshape(2, 3, 4)[:, ::2]),
+    (5, (3, 2), (0, 1), np.tile(VALUES[5:7], (3, 1))),
+    (23, (), (), VALUES[23]),
+    (0, (0, 5), (5, 1), np.zeros((0, 5), "f4")),
+  ],
+)
+def test_views(tmp_path, offset, shape, strides, expected):
+  content = pth.dictionary(x=pth.tensor(24, offset, shape, strides))
+  path = pth.write(tmp_path / "x.pth", content, data_0=VALUES.tobytes())
+  array = read(path)["x"]
+  assert (array.dtype, array.shape) == (np.float32, shape)
+  np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+  ("kind", "code"),
+  [("DoubleStorage", "f8"), ("LongStorage", "i8"), ("HalfStorage", "f2")],
+)
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_types_and_byte_order(tmp_path, kind, code, order):
+  content = pth.dictionary(x=pth.tensor(24, 0, (24,), (1,), kind=kind))
+  stored = VALUES.astype({"little": "<", "big": ">"}[order] + code)
+  array = read(
+    pth.write(
+      tmp_path / "x.pth", content, data_0=stored.tobytes(), byteorder=order
+    )
+  )["x"]
+  assert array.dtype == np.dtype(code)
+  np.testing.assert_array_equal(array, VALUES)
+
+
+def test_other_content(tmp_path):
+  # A trainer's file: numbers, lists and text beside the tensors. Of protocol 2.
+  content = {
+    "global_step": 100_000,
+    "large": 2**40,
+    "rates": [2e-4, None, True, False, -1],
+    "betas": (0.0, 0.9),
+    "nested": {0: {}, "é": [], "one": (1,), "three": (1, 2, 3), "none": ()},
+  }
+  pickled = pickle.dumps(content, protocol=2)[2:-1]
+  assert torch_file.load(pth.write(tmp_path / "x.pth", pickled)) == content
+
+
+class Malicious:
+  def __init__(self, target):
+    self.target = str(target)
+
+  def __reduce__(self):
+    return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_no_call_is_made(tmp_path, protocol):
+  pickled = pickle.dumps({"x": Malicious(tmp_path / "ran")}, protocol=protocol)
+  path = tmp_path / "x.pth"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("net/data.pkl", pickled)
+  with pytest.raises(convert.ConvertError, match="refused") as error:
+    torch_file.load(path)
+  assert "\n" not in str(error.value)
+  assert not (tmp_path / "ran").exists()
+  pickle.loads(pickled)  # It would have run.
+  assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+  ("instructions", "message"),
+  [
+    (pth.call("builtins eval", pth.text("1")), "asks for 'builtins eval'"),
+    (pth.call("torch FloatStorage"), "call that is not of a tensor"),
+    (pth.call("collections OrderedDict", b"]"), "call that is not"),
+    (b"ccollections\nOrderedDict\n)\x81", "the instruction NEWOBJ"),
+    (b"\x8c\x02os\x8c\x06system\x93", "the instruction STACK_GLOBAL"),
+    (b"(" + pth.text("module") + b"tQ", "positional argument"),
+    (b"(" + 5 * pth.text("storage") + b"tQ", "no storage of numbers"),
+    (b"}" + pth.numbers([1]) + b"Ns", "neither text nor a number"),
+    (b")" + pth.text("x") + b"Ns", "no dictionary"),
+    (b"}Na", "no list"),
+    (b"}(" + pth.text("x") + b"u", "zip"),
+    (b"(}NNu", "out of range"),
+    (b"Nu", "pop from empty list"),
+    (b"\x87", "too little"),
+    (b"N(N\x86", "too little"),
+    (b"h\x07", "7"),
+    (b"X\xff\xff\xff\x7f", "expected 2147483647 bytes"),
+    (b"", "pop from empty list"),
+  ],
+)
+def test_bad_pickle(tmp_path, instructions, message):
+  path = pth.write(tmp_path / "x.pth", instructions)
+  with pytest.raises(convert.ConvertError, match=message):
+    torch_file.load(path)
+
+
+@pytest.mark.parametrize(
+  ("size", "offset", "shape", "strides"),
+  [
+    (24, 1, (24,), (1,)),
+    (24, 24, (), ()),
+    (24, 0, (2, 12), (13, 1)),
+    (24, 0, (10**9,), (0,)),
+    (24, -1, (2,), (1,)),
+    (24, 0, (2,), (-1,)),
+    (24, 0, (2, 2), (1,)),
+    (24, 0, (0, 5), (-1, 1)),
+    (-1, 0, (), ()),
+  ],
+)
+def test_tensor_beyond_its_values(tmp_path, size, offset, shape, strides):
+  content = pth.dictionary(x=pth.tensor(size, offset, shape, strides))
+  path = pth.write(tmp_path / "x.pth", content, data_0=VALUES.tobytes())
+  with pytest.raises(convert.ConvertError, match=r"tensor|shorter|storage"):
+    torch_file.load(path)
+
+
+@pytest.mark.parametrize(
+  ("key", "size", "message"),
+  [
+    ("0", 10**9, "has 96 bytes, not 4000000000"),
+    ("0", 23, "has 96 bytes, not 92"),
+    ("1", 24, "no item named 'net/data/1'"),
+    ("../data.pkl", 24, "no item named"),
+  ],
+)
+def test_size_of_the_values(tmp_path, key, size, message):
+  content = pth.dictionary(x=pth.tensor(size, 0, (2,), (1,), key))
+  path = pth.write(tmp_path / "x.pth", content, data_0=VALUES.tobytes())
+  with pytest.raises(convert.ConvertError, match=message):
+    read(path)
+
+
+def test_compressed(tmp_path):
+  # A few bytes could fill the memory.
+  path = pth.write(tmp_path / "x.pth", b"}", zipfile.ZIP_DEFLATED)
+  with pytest.raises(convert.ConvertError, match="compressed"):
+    torch_file.load(path)
+
+
+def test_encrypted(tmp_path):
+  path = pth.write(tmp_path / "x.pth", b"}")
+  content = bytearray(path.read_bytes())
+  content[content.index(b"PK\1\2") + 8] |= 1
+  path.write_bytes(content)
+  with pytest.raises(convert.ConvertError, match="encrypted"):
+    torch_file.load(path)
+
+
+def test_foreign_zip(tmp_path):
+  np.savez(tmp_path / "x.npz", x=VALUES)
+  with pytest.raises(convert.ConvertError, match=r"0 files data\.pkl"):
+    torch_file.load(tmp_path / "x.npz")
+
+
+def test_before_pytorch_1_6(tmp_path):
+  path = tmp_path / "x.pth"
+  path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"...")
+  with pytest.raises(convert.ConvertError, match="not a zip file"):
+    torch_file.load(path)
+
+
+def test_missing(tmp_path):
+  with pytest.raises(convert.ConvertError, match="No such file"):
+    torch_file.load(tmp_path / "x.pth")

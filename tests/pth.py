@@ -1,0 +1,73 @@
+"""Writes .pth files as PyTorch does, and as it never would, without PyTorch."""
+
+import io
+import zipfile
+
+
+def text(value):
+  return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def number(value):
+  return b"J" + value.to_bytes(4, "little", signed=True)
+
+
+def numbers(values):
+  return b"(" + b"".join(map(number, values)) + b"t"
+
+
+def call(name, *arguments):
+  """The instructions of a pickle that call `module name`."""
+  return (
+    b"c"
+    + name.replace(" ", "\n").encode()
+    + (b"\n(" + b"".join(arguments) + b"tR")
+  )
+
+
+def tensor(size, offset, shape, strides, key="0", kind="FloatStorage"):
+  """The instructions that make a tensor of a storage of `size` numbers."""
+  storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode()
+  storage += text(key) + text("cpu") + number(size) + b"tQ"
+  return call(
+    "torch._utils _rebuild_tensor_v2",
+    storage,
+    number(offset),
+    numbers(shape),
+    numbers(strides),
+    b"\x89",
+    call("collections OrderedDict"),
+  )
+
+
+def dictionary(**items):
+  """The instructions that make a dictionary of what others make."""
+  pairs = b"".join(text(key) + value for key, value in items.items())
+  return b"}(" + pairs + b"u"
+
+
+def write(path, instructions, compression=zipfile.ZIP_STORED, **storages):
+  """Writes a .pth of a pickle and the bytes of storages by name."""
+  with zipfile.ZipFile(path, "w", compression) as archive:
+    archive.writestr("net/data.pkl", b"\x80\x02" + instructions + b".")
+    for key, values in storages.items():
+      archive.writestr(f"net/{key.replace('_', '/')}", values)
+  return path
+
+
+def edit(path, target, change):
+  """Writes a .pth anew, each file `change(name, content)` of what it was.
+
+  Args:
+    path: of the .pth.
+    target: where to write.
+    change: returns the new content, None to leave the file out.
+  """
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w") as new:
+    for name in old.namelist():
+      content = change(name.partition("/")[2], old.read(name))
+      if content is not None:
+        new.writestr(name, content)
+  target.write_bytes(buffer.getvalue())
+  return target
