@@ -142,7 +142,12 @@ def _encoded(builder: Any, split: Any, shuffle_seed: int | None) -> Any:
     decoders=tfds.decode.PartialDecoding(
       {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
     ),
-    read_config=tfds.ReadConfig(shuffle_seed=shuffle_seed, try_autocache=False),
+    read_config=tfds.ReadConfig(
+      shuffle_seed=shuffle_seed,
+      try_autocache=False,
+      # A data set that was stored in an order of its own is shuffled too.
+      enable_ordering_guard=False,
+    ),
   )
   return dataset.map(lambda example: example["image"])
 

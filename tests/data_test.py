@@ -403,13 +403,14 @@ def data_dir(tmp_path_factory):
     pixels[..., 1] = np.arange(pixels.shape[1])
     return {"image": pixels, "label": i}
 
-  def store(name, features, **splits):
+  def store(name, features, ordered=False, **splits):
     tfds.dataset_builders.store_as_tfds_dataset(
       name=name,
       version="1.0.0",
       features=tfds.features.FeaturesDict(features),
       split_datasets=splits,
       data_dir=directory,
+      disable_shuffling=ordered,
     )
 
   image = tfds.features.Image(shape=(8, None, 3), encoding_format="png")
@@ -421,6 +422,12 @@ def data_dir(tmp_path_factory):
     {"image": image, "label": label},
     train=train,
     validation=test,
+  )
+  store(
+    "tiny_ordered",
+    {"image": image},
+    ordered=True,
+    train=[(i, {"image": example["image"]}) for i, example in train],
   )
   store(
     "tiny_tests", {"image": image}, test=[(0, {"image": strip(0)["image"]})]
@@ -480,6 +487,15 @@ def test_tfds_batches_repeat_and_resume(data_dir, cache_gib, crop):
   if crop == "random":
     widest = lefts(whole)[values(whole) % 3 == 2]
     assert set(widest) == set(range(9))
+
+
+def test_tfds_stored_in_order_is_streamed_and_shuffled(data_dir):
+  config = make_config("tfds:tiny_ordered", data_dir=data_dir, cache_gib=0.0)
+  source = data.open_source(config)
+  batches = data.batches(source, TRAIN, seed=0)
+  seen = next(batches)[:, 0, 0, 0]
+  batches.close()
+  assert sorted(seen) == list(range(TRAIN)) and list(seen) != sorted(seen)
 
 
 def test_tfds_hosts_stream_parts_that_do_not_overlap(data_dir):

@@ -1,0 +1,124 @@
+"""How many images a second the data readers deliver: a table as JSON.
+
+python experiments/speed/decoding.py FOLDER OUT.json
+
+FOLDER holds 32x32 images, as CIFAR-10's. They are read as they are, and as
+480x352 mosaics of them (JPEG, quality 90), which stand in for photographs; both
+also as a TensorFlow data set that holds the same bytes.
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from configs import imagenet128
+from hatebm_jax import data
+
+_COLUMNS, _ROWS = 15, 11
+_NUM_MOSAICS = 600
+_NUM_SMALL = 10_000
+_SECONDS = 8.0  # of each measurement, after the first batch
+_BATCH = 128
+
+
+def _images(folder: pathlib.Path, num: int) -> list[pathlib.Path]:
+  files = sorted(folder.rglob("*.jp*g")) + sorted(folder.rglob("*.png"))
+  return files[:num]
+
+
+def _make_mosaics(files: list[pathlib.Path], out: pathlib.Path) -> None:
+  """Writes mosaics of small images."""
+  rng = np.random.default_rng(0)
+  for i in range(_NUM_MOSAICS):
+    mosaic = Image.new("RGB", (32 * _COLUMNS, 32 * _ROWS))
+    chosen = rng.choice(len(files), _COLUMNS * _ROWS)
+    for place, index in enumerate(chosen):
+      with Image.open(files[index]) as tile:
+        mosaic.paste(tile, (place % _COLUMNS * 32, place // _COLUMNS * 32))
+    mosaic.save(out / f"{i:04d}.jpg", quality=90)
+
+
+def _store(files: list[pathlib.Path], name: str, out: pathlib.Path) -> None:
+  """Stores images as a TensorFlow data set."""
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name,
+    version="1.0.0",
+    features=tfds.features.FeaturesDict(
+      {"image": tfds.features.Image(shape=(None, None, 3))}
+    ),
+    split_datasets={
+      "train": [(i, {"image": str(file)}) for i, file in enumerate(files)]
+    },
+    data_dir=str(out),
+    disable_shuffling=True,
+  )
+
+
+def _rate(source: str, size: int, crop: str, cache: float, directory) -> float:
+  """Images a second that `data.batches` delivers."""
+  config = imagenet128.get_config().data
+  config.unlock()
+  config.update(
+    source=source,
+    image_size=size,
+    crop=crop,
+    cache_gib=cache,
+    data_dir=str(directory),
+  )
+  batches = data.batches(data.open_source(config), _BATCH, seed=0)
+  next(batches)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() - start < _SECONDS:
+    count += len(next(batches))
+  seconds = time.perf_counter() - start
+  batches.close()
+  return count / seconds
+
+
+def main() -> None:
+  """Measures all readers and prints the figures as JSON."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("out", type=pathlib.Path)
+  args = parser.parse_args()
+  with tempfile.TemporaryDirectory() as temporary:
+    work = pathlib.Path(temporary)
+    small, large = work / "small", work / "large"
+    large.mkdir()
+    files = _images(args.folder, _NUM_SMALL)
+    _make_mosaics(files, large)
+    small.mkdir()
+    for i, file in enumerate(files):
+      (small / f"{i:05d}{file.suffix}").symlink_to(file.absolute())
+    _store(files, "small", work)
+    _store(_images(large, _NUM_MOSAICS), "large", work)
+    cases = {
+      "32x32": (small, "small", 32, "center"),
+      "480x352 to 128x128, random crop": (large, "large", 128, "random"),
+    }
+    result = {
+      title: {
+        f"{kind}, {'cached' if cache else 'read as needed'}": round(
+          _rate(source, size, crop, cache, work)
+        )
+        for kind, source in (
+          ("folder", f"folder:{folder}"),
+          ("tfds", f"tfds:{name}"),
+        )
+        for cache in (0.0, 8.0)
+      }
+      for title, (folder, name, size, crop) in cases.items()
+    }
+  text = json.dumps(result, indent=2)
+  args.out.write_text(text + "\n")
+  print(text)
+
+
+if __name__ == "__main__":
+  main()
