@@ -387,50 +387,54 @@ def table(result: dict[str, Any]) -> str:
   return "\n".join(lines)
 
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  "configs/cifar10.py",
-  "A config of synthesis. Fields are overridden by --config.group.field=value.",
-  lock_config=True,
-)
-_WIDTH = flags.DEFINE_integer(
-  "width", None, "Base width of the networks (default: the config's)."
-)
-_BATCH = flags.DEFINE_integer(
-  "batch", 8, "Images, and chains, over all devices.", lower_bound=1
-)
-_LANGEVIN_STEPS = flags.DEFINE_integer(
-  "langevin_steps", 12, "Of the training step that is timed.", lower_bound=3
-)
-_ROUNDS = flags.DEFINE_integer(
-  "rounds", 5, "Medians are taken over as many rounds.", lower_bound=1
-)
-_LITERAL = flags.DEFINE_boolean(
-  "literal", True, "Time the literal formulations too, which takes longer."
-)
-_JSON = flags.DEFINE_string(
-  "json", None, "Also write the figures to this file."
-)
-
-
 def main(argv: list[str]) -> int:
   """Runs the benchmark; returns the exit status."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-  config = ml_collections.ConfigDict(_CONFIG.value)
-  config.model.width = _WIDTH.value or config.model.width
-  config.train.batch_size = _BATCH.value
-  config.langevin.num_steps = _LANGEVIN_STEPS.value
+  options = flags.FLAGS
+  config = ml_collections.ConfigDict(options.config)
+  config.model.width = options.width or config.model.width
+  config.train.batch_size = options.batch
+  config.langevin.num_steps = options.langevin_steps
   try:
-    result = measure(config, _ROUNDS.value, _LITERAL.value)
+    result = measure(config, options.rounds, options.literal)
   except (data.DataError, errors.ConfigError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   print(table(result))
-  if _JSON.value:
-    pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
+  if options.json:
+    pathlib.Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
   return 0
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Entry point of the command."""
+  # Defined here, not at the top: `main.py` has a flag --config too.
+  config_flags.DEFINE_config_file(
+    "config",
+    "configs/cifar10.py",
+    "A config of synthesis. Fields are overridden by "
+    "--config.group.field=value.",
+    lock_config=True,
+  )
+  flags.DEFINE_integer(
+    "width", None, "Base width of the networks (default: the config's)."
+  )
+  flags.DEFINE_integer(
+    "batch", 8, "Images, and chains, over all devices.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "langevin_steps", 12, "Of the training step that is timed.", lower_bound=3
+  )
+  flags.DEFINE_integer(
+    "rounds", 5, "Medians are taken over as many rounds.", lower_bound=1
+  )
+  flags.DEFINE_boolean(
+    "literal", True, "Time the literal formulations too, which takes longer."
+  )
+  flags.DEFINE_string("json", None, "Also write the figures to this file.")
   app.run(main)
+
+
+if __name__ == "__main__":
+  run()
