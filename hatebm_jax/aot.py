@@ -26,19 +26,6 @@ from ml_collections import config_flags
 
 from hatebm_jax import data, errors, flops, hlo, objectives, sharding, train
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Experiment, a file of configs/. Fields are overridden by "
-  "--config.group.field=value.",
-  lock_config=True,
-)
-_TOPOLOGY = flags.DEFINE_string(
-  "topology",
-  None,
-  "TPU slice, GENERATION:SHAPE in chips, such as v4:2x2x4 or v5e:4x4.",
-)
-
 _EXAMPLES = "v4:2x2x4, v5e:4x4, v5p:2x2x1, v6e:4x4"
 _NOTE = (
   "Bounds from compilation, not measurements: bound_seconds_per_step is the "
@@ -221,16 +208,18 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
   logging.set_verbosity(logging.WARNING)
-  # The host is a CPU here, whatever else it has.
+  # The host is a CPU here, whatever else it has; and what is compiled must be
+  # compiled anew, for its time and its text.
   jax.config.update("jax_platforms", "cpu")
-  name = flags.FLAGS["config"].config_filename
+  jax.config.update("jax_enable_compilation_cache", False)
+  name, topology = flags.FLAGS["config"].config_filename, flags.FLAGS.topology
   try:
     print(
-      f"Compiling {name} for {_TOPOLOGY.value}. A large config takes minutes.",
+      f"Compiling {name} for {topology}. A large config takes minutes.",
       file=sys.stderr,
       flush=True,
     )
-    result = check(_CONFIG.value, _TOPOLOGY.value)
+    result = check(flags.FLAGS.config, topology)
   except (errors.ConfigError, data.DataError, TopologyError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
@@ -240,6 +229,19 @@ def main(argv: list[str]) -> int:
 
 def run() -> None:
   """Entry point of the command."""
+  # Defined here, not at the top: `main.py` has a flag --config too.
+  config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Experiment, a file of configs/. Fields are overridden by "
+    "--config.group.field=value.",
+    lock_config=True,
+  )
+  flags.DEFINE_string(
+    "topology",
+    None,
+    "TPU slice, GENERATION:SHAPE in chips, such as v4:2x2x4 or v5e:4x4.",
+  )
   flags.mark_flags_as_required(["config", "topology"])
   app.run(main)
 

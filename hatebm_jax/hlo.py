@@ -104,7 +104,8 @@ class Execution(NamedTuple):
   Attributes:
     instruction: that is executed.
     operands: shapes of its operands; where it is the end (`-done`) of an
-      asynchronous one, of the operands of its start.
+      asynchronous one, of the operands of its start; of a fusion, with the
+      bytes that it reads of them.
     loops: trip counts of the loops around it, outermost first.
     fused: it is a part of a fusion: its operands need not be in memory.
   """
@@ -180,8 +181,8 @@ def flops(run: list[Execution], loops_once: bool = False) -> int:
 def traffic(run: list[Execution]) -> Traffic:
   """Bytes of operands and results of every instruction outside fusions.
 
-  A fusion is one instruction; where it reads a slice of an operand, or updates
-  one in place, the whole operand is counted. The padding of tiles is not.
+  A fusion is one instruction; where it updates an operand in place, the whole
+  operand is counted. The padding of tiles is not.
   """
   everywhere = main_memory = 0.0
   for each in run:
@@ -258,6 +259,8 @@ def _walk(module, name, loops, fused) -> Iterator[Execution]:
     operands = tuple(
       shape for o in source.operands for shape in computation[o].shapes
     )
+    if instruction.opcode == "fusion":
+      operands = _read_by_fusion(module, instruction, operands)
     yield Execution(instruction, operands, loops, fused)
     if instruction.opcode == "while":
       trips = _trip_count(module, computation, instruction)
@@ -269,6 +272,21 @@ def _walk(module, name, loops, fused) -> Iterator[Execution]:
       for one, several in _CALLED.findall(instruction.text):
         for called in [one] if one else _NAME.findall(several):
           yield from _walk(module, called, loops, in_fusion)
+
+
+def _read_by_fusion(module, fusion: Instruction, operands) -> tuple[Shape, ...]:
+  """A fusion's operands, with the bytes of the slices where it reads those."""
+  inside = module.computations[_CALLED.search(fusion.text)[1]]
+  read = list(operands)
+  for parameter in inside.values():
+    if parameter.opcode != "parameter":
+      continue
+    users = [i for i in inside.values() if parameter.name in i.operands]
+    if users and all(user.opcode in _SLICES for user in users):
+      i = int(parameter.literal)
+      size = sum(user.shapes[0].bytes for user in users)
+      read[i] = read[i]._replace(bytes=min(read[i].bytes, size))
+  return tuple(read)
 
 
 def _trip_count(module, computation, loop: Instruction) -> int:

@@ -146,6 +146,13 @@ def test_bytes_of_operands_and_results():
   assert moved.all == moved.main_memory == 4 * (16 * 32 + 32 * 8 + 16 * 8)
 
 
+def test_a_fusion_reads_the_slices_that_it_takes():
+  run, _ = compile_run(lambda x: x[:2] * x[50:52], (100, 8))
+  (fusion,) = [e for e in run if e.instruction.opcode == "fusion"]
+  assert fusion.operands[0].dims == (100, 8)
+  assert hlo.traffic(run).all == 3 * 2 * 8 * 4
+
+
 def test_collectives_in_and_outside_a_loop():
   mesh = sharding.make_mesh()
 
