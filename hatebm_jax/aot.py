@@ -111,17 +111,16 @@ def compile_step(
   state = train.abstract_state(config, objective, mesh)
   size = config.data.image_size
   images = jax.ShapeDtypeStruct(
-    (config.train.batch_size, size, size, config.data.channels),
+    (1, config.train.batch_size, size, size, config.data.channels),
     jnp.uint8,
-    sharding=NamedSharding(mesh, P(sharding.AXIS)),
+    sharding=NamedSharding(mesh, P(None, sharding.AXIS)),
   )
   rng = jax.eval_shape(lambda: jax.random.key(config.seed))
-  rng = jax.ShapeDtypeStruct(
-    rng.shape, rng.dtype, sharding=NamedSharding(mesh, P())
-  )
-  return (
-    train.compile_step(objective, state).lower(state, images, rng).compile()
-  )
+  everywhere = NamedSharding(mesh, P())
+  rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=everywhere)
+  steps = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=everywhere)
+  step_fn = train.compile_steps(objective, state)
+  return step_fn.lower(state, images, rng, steps).compile()
 
 
 def _devices(topology: str) -> tuple[Chip, list[jax.Device]]:
