@@ -43,14 +43,15 @@ from hatebm_jax.objectives import synthesis
 _SHORT = 2  # Langevin steps of the shorter of two runs
 _MATRIX = 2048  # rows and columns of the product that measures the machine
 _ROUND_SECONDS = 0.2  # at least, for each program in a round
+_LONG_SECONDS = 2.0  # what takes longer is run once a round
 
 
 class Row(NamedTuple):
-  """Medians of a piece of work; seconds of one, on the whole batch.
+  """A piece of work on the whole batch; medians over rounds.
 
   Attributes:
     seconds: of the fast formulation.
-    literal_seconds: of the literal one, in the same rounds; None: not timed.
+    literal_seconds: of the literal one, timed once; None: not timed.
     speedup: literal over fast.
     floor_gflop: pooled convolutions at a quarter, shortcuts on the small side,
       up convolutions at full size: what the reference's networks need.
@@ -77,7 +78,9 @@ class _Programs(NamedTuple):
 
 
 def measure(
-  config: ml_collections.ConfigDict, num_rounds: int = 5, literal: bool = True
+  config: ml_collections.ConfigDict,
+  num_rounds: int = 5,
+  with_literal: bool = True,
 ) -> dict[str, Any]:
   """Runs the benchmark.
 
@@ -85,7 +88,7 @@ def measure(
     config: of a synthesis; its `langevin.num_steps` are those of the training
       step that is timed.
     num_rounds: in each, every program runs in turn; medians are over rounds.
-    literal: time the literal formulations too.
+    with_literal: time the literal formulations too.
 
   Returns:
     What `main` prints as JSON.
@@ -101,10 +104,10 @@ def measure(
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   programs = {"fast": _compile(config, mesh)}
-  if literal:
+  if with_literal:
     with layers.literal():
       programs["literal"] = _compile(config, mesh)
-  rates, rounds = _time_in_turns(config, mesh, programs, num_rounds)
+  rates, rounds, literal = _time_in_turns(config, mesh, programs, num_rounds)
   return {
     "config": config.to_dict(),
     "machine": {
@@ -115,7 +118,8 @@ def measure(
     "rounds": num_rounds,
     "matrix_product_gflops": statistics.median(rates),
     "work": {
-      name: row._asdict() for name, row in rows(config, rates, rounds).items()
+      name: row._asdict()
+      for name, row in rows(config, rates, rounds, literal).items()
     },
     "compile_seconds": {k: v.compile_seconds for k, v in programs.items()},
     "training_step_bytes": {k: v.step_bytes for k, v in programs.items()},
@@ -222,17 +226,20 @@ def _bind(fn, *args):
 
 
 def _time_in_turns(config, mesh, programs, num_rounds):
-  """Returns the matrix-product rates and the seconds, of each round."""
+  """Returns rates and seconds of each round, and seconds of the literal ones.
+
+  The literal formulations are so slow that they are timed in one round.
+  """
   calls = {kind: compiled.calls for kind, compiled in programs.items()}
   product = _matrix_product(config, mesh)
   product_gflop = 2 * _MATRIX**3 * mesh.size / 1e9
-  num_products, repeats = _repeats(product), jax.tree.map(_repeats, calls)
   rates, rounds = [], []
+  literal = jax.tree.map(_seconds, calls.get("literal"))
   for i in range(num_rounds):
-    rates.append(product_gflop / _seconds(product, num_products))
-    rounds.append(jax.tree.map(_seconds, calls, repeats))
+    rates.append(product_gflop / _seconds(product))
+    rounds.append(jax.tree.map(_seconds, calls["fast"]))
     print(f"round {i + 1} of {num_rounds}", file=sys.stderr, flush=True)
-  return rates, rounds
+  return rates, rounds, literal
 
 
 def _matrix_product(config, mesh):
@@ -243,15 +250,16 @@ def _matrix_product(config, mesh):
   return _bind(split, a, a)
 
 
-def _repeats(call: Callable[[], Any]) -> int:
-  """Calls that fill a round's share, by the second one where it is short."""
-  if _seconds(call, 1) > _ROUND_SECONDS:
-    return 1
-  return max(1, round(_ROUND_SECONDS / _seconds(call, 1)))
+def _seconds(call: Callable[[], Any]) -> float:
+  """Mean wall seconds of a call: of as many as fill a round's share."""
+  first = _wall_seconds(call, 1)
+  if first > _LONG_SECONDS:
+    return first  # Long enough not to feel that it was the first.
+  once = _wall_seconds(call, 1)
+  return _wall_seconds(call, max(1, round(_ROUND_SECONDS / once)))
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-  """Mean wall seconds of a call."""
+def _wall_seconds(call: Callable[[], Any], repeats: int) -> float:
   start = time.perf_counter()
   for _ in range(repeats):
     result = call()
@@ -259,8 +267,20 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
   return (time.perf_counter() - start) / repeats
 
 
-def rows(config, rates, rounds) -> dict[str, Row]:
-  """The table: what each piece took, beside what it needs."""
+def rows(
+  config: ml_collections.ConfigDict,
+  rates: Sequence[float],
+  rounds: Sequence[dict[str, float]],
+  literal: dict[str, float] | None,
+) -> dict[str, Row]:
+  """The table: what each piece took, beside what it needs.
+
+  Args:
+    config: that was measured.
+    rates: of matrix products, GFLOP/s, of each round.
+    rounds: seconds of the programs, of each round.
+    literal: seconds of the literal programs, if they were timed.
+  """
   more = config.langevin.num_steps - _SHORT
   one_step = lambda times, name: (
     (times[f"{name}_long"] - times[f"{name}_short"]) / more
@@ -286,10 +306,8 @@ def rows(config, rates, rounds) -> dict[str, Row]:
   return {
     title: _row(
       rates,
-      {
-        kind: [seconds_of(times[kind]) for times in rounds]
-        for kind in rounds[0]
-      },
+      [seconds_of(times) for times in rounds],
+      literal and seconds_of(literal),
       sum(count(config, rules=flops.UP_AT_FULL_SIZE) for count in counts) / 1e9,
       sum(count(config, rules=flops.MINIMAL) for count in counts) / 1e9,
     )
@@ -299,37 +317,24 @@ def rows(config, rates, rounds) -> dict[str, Row]:
 
 def _row(
   rates: Sequence[float],
-  seconds: dict[str, Sequence[float]],
+  fast: Sequence[float],
+  literal: float | None,
   floor: float,
   minimal: float,
 ) -> Row:
-  """Medians over rounds; ratios are taken within a round.
-
-  Args:
-    rates: of matrix products, GFLOP/s, of each round.
-    seconds: of each round, `fast` and perhaps `literal`.
-    floor: GFLOP.
-    minimal: GFLOP.
-  """
-  fast, literal = seconds["fast"], seconds.get("literal")
+  """Medians over rounds; a cost is of the rate in the same round."""
+  seconds = statistics.median(fast)
   cost = statistics.median(
     a * rate for a, rate in zip(fast, rates, strict=True)
   )
-  row = Row(
-    seconds=statistics.median(fast),
-    literal_seconds=None,
-    speedup=None,
+  return Row(
+    seconds=seconds,
+    literal_seconds=literal,
+    speedup=literal and literal / seconds,
     floor_gflop=floor,
     minimal_gflop=minimal,
     over_floor=cost / floor,
     over_minimal=cost / minimal,
-  )
-  if literal is None:
-    return row
-  ratios = [b / a for a, b in zip(fast, literal, strict=True)]
-  return row._replace(
-    literal_seconds=statistics.median(literal),
-    speedup=statistics.median(ratios),
   )
 
 
@@ -431,7 +436,7 @@ def run() -> None:
     "rounds", 5, "Medians are taken over as many rounds.", lower_bound=1
   )
   flags.DEFINE_boolean(
-    "literal", True, "Time the literal formulations too, which takes longer."
+    "literal", True, "Time the literal formulations too: many times slower."
   )
   flags.DEFINE_string("json", None, "Also write the figures to this file.")
   app.run(main)
