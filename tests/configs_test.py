@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from hatebm_jax import objectives, sharding
+from hatebm_jax.objectives import learner
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
@@ -38,20 +39,27 @@ def test_step_has_consistent_shapes_at_full_size(name):
   mesh = sharding.make_mesh()
   assert mesh.size == 8
   objective = objectives.make(config, mesh)
-  state = jax.eval_shape(objective.init, jax.random.key(0))
-  size = config.data.image_size
-  batch = (config.train.batch_size, size, size, config.data.channels)
+  state = jax.eval_shape(
+    objective.init, jax.random.key(0), *objective.frozen
+  )
+  batch_size = config.train.batch_size
+  image = (config.data.image_size, config.data.image_size, config.data.channels)
   after, metrics, shown = jax.eval_shape(
     objective.step,
     state,
-    jax.ShapeDtypeStruct(batch, jnp.uint8),
+    jax.ShapeDtypeStruct(
+      (batch_size * objective.batches_per_step, *image), jnp.uint8
+    ),
     jax.random.key(0),
   )
   assert jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
   assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
-  assert {leaf.shape for leaf in shown.values()} == {batch}
-  dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.hat.params)}
-  assert dtypes == {jnp.dtype("float32")}
+  num_shown = 16 if config.objective == "autoencoder" else batch_size
+  assert {leaf.shape for leaf in shown.values()} == {(num_shown, *image)}
+  for part in state:
+    if isinstance(part, learner.Learner):
+      dtypes = {leaf.dtype for leaf in jax.tree.leaves(part.params)}
+      assert dtypes == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,6 +87,7 @@ def test_published_settings(name):
   assert config.langevin.to_dict() == {
     "num_steps": 50,
     "step_size_y": 5e-4,
+    "step_size_z": 0.0,
     "temperature": 1e-8,
     "tau": 0.0,
     "max_drift_y": 2.5,
