@@ -15,7 +15,7 @@ def get_config():
   """Returns the locked configuration."""
   config = cifar10_refine.get_config()
   config.unlock()
-  config.train.num_steps = 1_500
+  config.train.num_steps = 1_000
   config.train.batch_size = 32
   config.train.average_decay = 0.998
   config.data.source = "digits"
@@ -23,6 +23,10 @@ def get_config():
   config.data.channels = 1
   config.model.width = 32
   config.langevin.num_steps = 20
+  config.langevin.step_size_y = 1e-3
+  config.langevin.temperature = 1e-6
+  config.hat.learning_rate = 3e-4
   config.hat.data_epsilon = 0.03
+  config.evaluate.num_steps = 60
   config.lock()
   return config

@@ -142,15 +142,15 @@ def test_the_frozen_generator_is_the_sources_bit_for_bit(refine_run, sngan_run):
 
 
 def test_metrics_and_pictures_of_a_joint_run(refine_run, sngan_run):
-  lines = metrics_of(refine_run)
+  config, lines = refine(sngan_run), metrics_of(refine_run)
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
   for line in lines:
     assert line["drift_norm_z"] > 0 and line["drift_norm_y"] > 0
     assert 1 < line["norm_z"] < 4  # of N(0, I) in 4 dimensions: about 2
     assert line["hat_loss"] == pytest.approx(
-      line["energy_gap"] / 1e-3, rel=1e-3
+      line["energy_gap"] / config.langevin.temperature, rel=1e-3
     )
-  drawn, files = write_samples(refine(sngan_run), refine_run)
+  drawn, files = write_samples(config, refine_run)
   assert files == {
     "raw.npz",
     "generator.png",
@@ -162,12 +162,9 @@ def test_metrics_and_pictures_of_a_joint_run(refine_run, sngan_run):
 
 
 def test_paths_move_z_and_end_in_the_samples(refine_run, sngan_run):
-  config = refine(
-    sngan_run, evaluate__step_size_z=0.5, evaluate__step_size_y=0.01
-  )
-  restored = sample.restore(config, refine_run)
+  restored = sample.restore(refine(sngan_run), refine_run)
   drawn, paths = sample.draw(restored), sample.draw_paths(restored)
-  assert np.abs(paths.generated[-1] - paths.generated[0]).max() > 0.01
+  assert np.all(np.any(paths.generated[1:] != paths.generated[:-1], (2, 3, 4)))
   frames = data.to_uint8(paths.generated + paths.residuals)
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples[:8])).max() <= 1
   first = data.to_uint8(paths.generated[0])
@@ -186,9 +183,7 @@ def test_resume_is_exact_and_needs_no_source(refine_run, sngan_run, tmp_path):
   chex.assert_trees_all_equal(
     state_of(refine(source), path), state_of(refine(sngan_run), refine_run)
   )
-  drawn = sample.draw(sample.restore(refine(source), path))
-  expected = sample.draw(sample.restore(refine(sngan_run), refine_run))
-  np.testing.assert_array_equal(drawn.samples, expected.samples)
+  assert sample.restore(refine(source), path).step == 4
 
 
 def test_retrofit_of_an_autoencoder(autoencoder_run, tmp_path):
@@ -199,8 +194,7 @@ def test_retrofit_of_an_autoencoder(autoencoder_run, tmp_path):
     state.generator["params"], source.generator.params
   )
   assert train.train(config, tmp_path) is None
-  drawn, files = write_samples(config, tmp_path)
-  assert "split.png" in files and np.any(drawn.samples != drawn.generated)
+  assert metrics_of(tmp_path)[-1]["norm_z"] > 0
 
 
 def test_settings_of_the_chains_of_a_joint_run():
@@ -210,7 +204,7 @@ def test_settings_of_the_chains_of_a_joint_run():
     step_size_y=config.langevin.step_size_y,
     step_size_z=0.25,
     temperature=config.langevin.temperature,
-    tau=50.0,
+    tau=pytest.approx(50.0),
     max_drift_y=2.5,
     update_z=True,
   )
@@ -305,20 +299,26 @@ def own(with_variables):
   return base.Generator(apply, (3,), variables)
 
 
-@pytest.mark.parametrize("with_variables", [False, True])
-def test_a_hat_on_a_generator_that_is_given(with_variables, tmp_path):
-  config, generator = refine("", train__num_steps=2), own(with_variables)
+def test_a_hat_on_a_generator_that_is_given(tmp_path):
+  config, generator = refine("", train__num_steps=2), own(True)
   assert train.train(config, tmp_path, generator) is None
   state = state_of(config, tmp_path, generator)
   chex.assert_trees_all_equal(state.generator, generator.variables)
   restored = sample.restore(config, tmp_path, generator)
-  drawn = sample.draw(restored)
-  assert drawn.samples.shape == (12, 16, 16, 1)
+  assert sample.draw(restored).samples.shape == (12, 16, 16, 1)
   # What G(z) is: in the span of its basis.
-  paths = sample.draw_paths(restored)
-  rows = paths.generated.reshape(-1, 256)
+  rows = sample.draw_paths(restored).generated.reshape(-1, 256)
   _, distance, *_ = np.linalg.lstsq(BASIS.T, rows.T, rcond=None)
   assert distance.max() < 1e-6
+
+
+def test_a_generator_may_close_over_its_parameters(tmp_path):
+  config, mesh = refine(""), sharding.make_mesh()
+  objective = objectives.make(config, mesh, own(False))
+  with checkpoint.Checkpoints(tmp_path) as saved:
+    state, _ = train.restore_or_init(config, objective, mesh, saved)
+    saved.save(1, state)
+  chex.assert_trees_all_equal(state_of(config, tmp_path, own(False)), state)
 
 
 def test_given_generators_that_do_not_fit():

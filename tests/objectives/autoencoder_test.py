@@ -52,7 +52,7 @@ def test_the_step_minimises_the_loss_of_its_batch(one_step, images):
   settings = config()
   settings.autoencoder.latent_epsilon = 0.0
   _, _, _, quiet, _ = take_step(settings, 1, images)
-  losses = objective.test_loss(first, images, jax.random.key(1))
+  losses = jax.jit(objective.test_loss)(first, images, jax.random.key(1))
   assert losses.shape == (8,)
   np.testing.assert_allclose(
     metrics["reconstruction_loss"], losses.mean(), rtol=1e-5
@@ -82,11 +82,11 @@ def test_what_is_shown(one_step, images):
   x = data.to_float(images)
   np.testing.assert_array_equal(shown["data"], x)
   encoder = networks.make_encoder(16, 8)
-  z = encoder.apply({"params": state.encoder.params}, x)
+  z = jax.jit(encoder.apply)({"params": state.encoder.params}, x)
   norms = np.linalg.norm(z.reshape(8, -1), axis=1)
   np.testing.assert_allclose(norms, np.sqrt(8 * 8), rtol=1e-4)
   _, variables = objective.networks.variables(state, "raw")
-  expected = objective.networks.generator.apply(variables, z)
+  expected = jax.jit(objective.networks.generator.apply)(variables, z)
   np.testing.assert_allclose(shown["reconstruction"], expected, atol=1e-5)
   assert np.all(np.isfinite(shown["noise"]))
 

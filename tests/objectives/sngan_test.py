@@ -158,7 +158,7 @@ def test_shown_images_use_the_stored_statistics(one_step, images):
   _, variables = objective.networks.variables(state, "raw")
   rng = rng_lib.stream(jax.random.key(1), "generator")
   z = rng_lib.normal(rng_lib.per_index(rng, jnp.arange(8)), (4,))
-  expected = objective.networks.generator.apply(variables, z)
+  expected = jax.jit(objective.networks.generator.apply)(variables, z)
   np.testing.assert_allclose(shown["generator"], expected, atol=1e-5)
   np.testing.assert_array_equal(shown["data"], data.to_float(images[::2]))
 
