@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from hatebm_jax import (
   checkpoint,
   data,
+  errors,
   images,
   langevin,
   objectives,
@@ -89,9 +90,16 @@ def restore(
     generator: that the run was trained with, if it was given one.
 
   Raises:
-    workdir.WorkdirError: if the workdir holds no run or no checkpoint.
+    ConfigError: if the run was given a generator, and none is given here.
+    WorkdirError: if the workdir holds no run or no checkpoint.
   """
   config = workdir.run_config(path, config)
+  of_config = config.objective != "joint" or config.generator.source
+  if generator is None and not of_config:
+    raise errors.ConfigError(
+      f"{path}: this run's hat sits on a generator that was given to "
+      "train.train in Python. Give it to sample.restore too."
+    )
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh, generator)
   with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:

@@ -88,17 +88,22 @@ def train(
       _describe(config, state, mesh, source, first_step)
     log = logs.RunLog(path, first_step, writes)
     stack.enter_context(contextlib.closing(log))
-    batches = data.batches(
-      source,
-      config.train.batch_size * objective.batches_per_step,
-      config.seed,
-      first_step,
-      jax.process_index(),
-      jax.process_count(),
-    )
-    stack.enter_context(contextlib.closing(batches))
     run = _Run(config, path, mesh, objective, saved, log, test_fn)
+    batches = _batches(run, source, first_step)
+    stack.enter_context(contextlib.closing(batches))
     return _loop(run, state, first_step, batches)
+
+
+def _batches(run: _Run, source: data.Source, first_step: int):
+  """Returns this process's rows of what each training step takes."""
+  return data.batches(
+    source,
+    run.config.train.batch_size * run.objective.batches_per_step,
+    run.config.seed,
+    first_step,
+    jax.process_index(),
+    jax.process_count(),
+  )
 
 
 def _check_dispatch(settings: ml_collections.ConfigDict) -> None:

@@ -310,6 +310,8 @@ def test_a_hat_on_a_generator_that_is_given(tmp_path):
   rows = sample.draw_paths(restored).generated.reshape(-1, 256)
   _, distance, *_ = np.linalg.lstsq(BASIS.T, rows.T, rcond=None)
   assert distance.max() < 1e-6
+  with pytest.raises(errors.ConfigError, match=r"Give it to sample\.restore"):
+    sample.restore(config, tmp_path)
 
 
 def test_a_generator_may_close_over_its_parameters(tmp_path):

@@ -71,70 +71,76 @@ def test_adam_has_the_constants_of_torch_mimicry():
     np.testing.assert_allclose(update, [expected], rtol=1e-4)
 
 
+def latents(rng):
+  return rng_lib.normal(rng_lib.per_index(rng, jnp.arange(8)), (4,))
+
+
+def generate(networks, params, stats, z):
+  variables = {"params": params, "batch_stats": stats}
+  images, new = networks.generator.apply(
+    variables, z, train=True, mutable=["batch_stats"]
+  )
+  return images, new["batch_stats"]
+
+
+def score(params, spectral, x):
+  logits, new = sngan.make_discriminator(config()).apply(
+    {"params": params, "spectral": spectral},
+    x,
+    train=True,
+    mutable=["spectral"],
+  )
+  return logits, new["spectral"]
+
+
+def two_discriminator_steps(networks, first, x, rngs):
+  """Returns parameters, spectral, statistics and mean real logits [2]."""
+  stats, spectral, logits = first.generator_stats, first.spectral, []
+  params, optimizer = first.discriminator.params, optim.gan_adam(2e-4, 3_000, 2)
+  opt_state = optimizer.init(params)
+  for i in range(2):
+    fake, stats = generate(
+      networks, first.generator.params, stats, latents(rngs[i])
+    )
+
+    def loss_fn(params, i=i, fake=fake, spectral=spectral):
+      real, spectral = score(params, spectral, x[i::2])
+      logits, spectral = score(params, spectral, fake)
+      loss = sngan.discriminator_loss(real, logits)
+      return loss, (spectral, real.mean())
+
+    gradients, (spectral, logit) = jax.grad(loss_fn, has_aux=True)(params)
+    logits.append(logit)
+    update, opt_state = optimizer.update(gradients, opt_state, params)
+    params = jax.tree.map(jnp.add, params, update)
+  return params, spectral, stats, jnp.stack(logits)
+
+
 def test_a_step_is_written_out(one_step, images):
   """Two discriminator steps on two batches, then one of the generator."""
   objective, first, state, metrics, _ = one_step
-  settings = config()
-  generator = objective.networks.generator
-  discriminator = sngan.make_discriminator(settings)
   rng = jax.random.key(1)
   rngs = rng_lib.per_index(rng_lib.stream(rng, "discriminator"), jnp.arange(2))
-  latents = lambda rng: rng_lib.normal(
-    rng_lib.per_index(rng, jnp.arange(8)), (4,)
-  )
-  x = data.to_float(images)
 
   @jax.jit
   def by_hand(first):
-    stats, spectral, logits = first.generator_stats, first.spectral, []
-    params = first.discriminator.params
-    optimizer = optim.gan_adam(2e-4, 3_000, 2)
-    opt_state = optimizer.init(params)
-    make = lambda params, stats, z: generator.apply(
-      {"params": params, "batch_stats": stats},
-      z,
-      train=True,
-      mutable=["batch_stats"],
+    params, spectral, stats, logits = two_discriminator_steps(
+      objective.networks, first, data.to_float(images), rngs
     )
-    score = lambda params, spectral, x: discriminator.apply(
-      {"params": params, "spectral": spectral},
-      x,
-      train=True,
-      mutable=["spectral"],
-    )
-    for i in range(2):
-      fake, new = make(first.generator.params, stats, latents(rngs[i]))
-      stats = new["batch_stats"]
 
-      def loss_fn(params, i=i, fake=fake, spectral=spectral):
-        real, new = score(params, spectral, x[i::2])
-        logit, new = score(params, new["spectral"], fake)
-        loss = sngan.discriminator_loss(real, logit)
-        return loss, (new["spectral"], real.mean())
-
-      gradients, (spectral, logit) = jax.grad(loss_fn, has_aux=True)(params)
-      logits.append(logit)
-      update, opt_state = optimizer.update(gradients, opt_state, params)
-      params = jax.tree.map(jnp.add, params, update)
-
-    def generator_loss(generator_params):
+    def loss_fn(generator_params):
       z = latents(rng_lib.stream(rng, "generator"))
-      fake, new = make(generator_params, stats, z)
-      logit, after = score(params, spectral, fake)
-      return sngan.generator_loss(logit), (
-        new["batch_stats"],
-        after["spectral"],
-      )
+      fake, new = generate(objective.networks, generator_params, stats, z)
+      logits, after = score(params, spectral, fake)
+      return sngan.generator_loss(logits), (new, after)
 
-    gradients, (stats, spectral) = jax.grad(generator_loss, has_aux=True)(
-      first.generator.params
-    )
-    return stats, spectral, jnp.stack(logits).mean(), gradients
+    result = jax.grad(loss_fn, has_aux=True)(first.generator.params)
+    return result, logits
 
-  stats, spectral, logit, gradients = by_hand(first)
+  (gradients, (stats, spectral)), logits = by_hand(first)
   chex.assert_trees_all_close(state.generator_stats, stats, atol=1e-5)
   chex.assert_trees_all_close(state.spectral, spectral, atol=1e-4)
-  np.testing.assert_allclose(metrics["logit_data"], logit, atol=1e-4)
+  np.testing.assert_allclose(metrics["logit_data"], logits.mean(), atol=1e-4)
   # b1 = 0: Adam's first moment is the last gradient.
   moments = state.generator.optimizer[0].mu
   scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients))
