@@ -23,6 +23,9 @@ def get_config() -> config_dict.ConfigDict:
     checkpoint_every=1_000,  # training steps between checkpoints
     checkpoint_minutes=30.0,  # and minutes; whichever comes first
     keep_checkpoints=3,  # newest ones; older ones are deleted
+    # Training steps between losses on the test split, of an autoencoder; 0:
+    # never.
+    test_every=0,
     profile_at=0,  # training step to profile for TensorBoard; 0: never
     # Training steps that run on the device before Python is back: worth it
     # where one takes milliseconds. Divides log_every, image_every
@@ -46,6 +49,7 @@ def get_config() -> config_dict.ConfigDict:
   config.langevin = config_dict.create(
     num_steps=50,
     step_size_y=5e-4,
+    step_size_z=0.0,  # of a joint run; elsewhere z stays
     temperature=1e-8,
     tau=0.0,
     max_drift_y=config_dict.placeholder(float),  # None: no clip
@@ -64,7 +68,22 @@ def get_config() -> config_dict.ConfigDict:
     learning_rate_drops=(),
     max_grad_norm=config_dict.placeholder(float),
     out_factor=2.0,  # images are out_factor * tanh(...)
-    bank_size=10_000,  # pairs (z, x)
+    bank_size=10_000,  # pairs (z, x), of synthesis
+    kind="generator",  # from latent vectors, or decoder: from latent images
+    width=config_dict.placeholder(int),  # None: config.model.width
+    norm_epsilon=1e-3,  # of batch norm; torch-mimicry's generators: 1e-5
+    # What a joint run puts its hat on: the workdir of a run, or an .npz of
+    # python -m hatebm_jax.convert.
+    source="",
+  )
+  config.autoencoder = config_dict.create(
+    latent_epsilon=0.02,  # noise added to latents
+  )
+  config.sngan = config_dict.create(
+    discriminator_width=128,  # base width
+    discriminator_steps=5,  # a training step, each on a batch of its own
+    discriminator_learning_rate=2e-4,
+    decay_steps=100_000,  # training steps in which the rates fall to 0
   )
   config.sharding = config_dict.create(
     chains="shard_map",  # how chains are split over devices; or pmap
@@ -79,6 +98,7 @@ def get_config() -> config_dict.ConfigDict:
   config.evaluate = config_dict.create(
     num_steps=125,
     step_size_y=config_dict.placeholder(float),
+    step_size_z=config_dict.placeholder(float),
     temperature=config_dict.placeholder(float),
     tau=config_dict.placeholder(float),
     max_drift_y=config_dict.placeholder(float),  # None: no clip

@@ -11,8 +11,13 @@ from matplotlib import pyplot as plt
 
 PANELS = {
   "energy_gap": "H(data) - H(samples)",
-  "generator_loss": "generator loss, 1000 x mean square",
+  "discriminator_loss": "discriminator loss (hinge)",
+  "reconstruction_loss": "reconstruction loss, 1000 x mean square",
+  "test_loss": "reconstruction loss, test split",
+  "generator_loss": "generator loss",
   "drift_norm_y": "drift of y, L2 norm a step",
+  "drift_norm_z": "drift of z, L2 norm a step",
+  "norm_z": "||z|| at the chains' end",
   "saturation": "share of sample pixels outside [-1, 1]",
 }
 
@@ -24,16 +29,20 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def plot(lines: list[dict[str, float]], out: pathlib.Path) -> None:
-  """Draws a panel a metric against the training step."""
-  figure, axes = plt.subplots(2, 2, figsize=(10, 6), sharex=True)
-  steps = [line["step"] for line in lines]
-  for ax, (name, title) in zip(axes.flat, PANELS.items(), strict=True):
-    ax.plot(steps, [line[name] for line in lines], linewidth=1)
+  """Draws a panel a metric that the run has, against the training step."""
+  titles = {k: v for k, v in PANELS.items() if any(k in line for line in lines)}
+  rows = -(-len(titles) // 2)
+  figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), squeeze=False)
+  for ax, (name, title) in zip(axes.flat, titles.items(), strict=False):
+    having = [line for line in lines if name in line]
+    steps = [line["step"] for line in having]
+    ax.plot(steps, [line[name] for line in having], linewidth=1)
     ax.set_title(title, fontsize=10)
     ax.grid(alpha=0.3)
-  # The gap spikes by orders of magnitude and changes its sign.
-  axes.flat[0].set_yscale("symlog", linthresh=1e-3)
-  for ax in axes[1]:
+    if name == "energy_gap":
+      # It spikes by orders of magnitude and changes its sign.
+      ax.set_yscale("symlog", linthresh=1e-3)
+  for ax in axes[-1]:
     ax.set_xlabel("training step")
   figure.tight_layout()
   figure.savefig(out, dpi=100)

@@ -38,7 +38,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import layers
-from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives import hat_learning, synthesis
 
 _SHORT = 2  # Langevin steps of the shorter of two runs
 _MATRIX = 2048  # rows and columns of the product that measures the machine
@@ -206,7 +206,10 @@ def _update_calls(config, mesh, networks, state):
   z = jax.random.normal(jax.random.key(2), (batch[0], *networks.latent_shape))
   return {
     "hat_update": _bind(
-      synthesis.make_hat_update(config, mesh, networks), state.hat, x, 0.5 * x
+      hat_learning.make_hat_update(config, mesh, networks),
+      state.hat,
+      x,
+      0.5 * x,
     ),
     "generator_update": _bind(
       synthesis.make_generator_update(config, mesh, networks),

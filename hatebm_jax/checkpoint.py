@@ -3,11 +3,76 @@
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 
 class CheckpointError(ValueError):
   """A checkpoint is missing or cannot be restored."""
+
+
+def exists(workdir: pathlib.Path) -> bool:
+  """Says whether a workdir holds a checkpoint; makes no folder."""
+  folder = pathlib.Path(workdir) / "checkpoints"
+  return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
+  """Reads a part of the newest checkpoint of another run.
+
+  Args:
+    workdir: of that run.
+    abstract: nested dicts, with the names that the part has in that run's
+      state, of leaves with shape and dtype.
+
+  Returns:
+    The part, NumPy arrays.
+
+  Raises:
+    CheckpointError: if there is no checkpoint, its part has other names or
+      shapes, or it cannot be read.
+  """
+  if not exists(workdir):
+    raise CheckpointError(
+      f"{workdir} holds no checkpoint: expected a trained run. Train it first."
+    )
+  folder = pathlib.Path(workdir).absolute() / "checkpoints"
+  handler = ocp.PyTreeCheckpointHandler()
+  try:
+    with ocp.CheckpointManager(folder, item_handlers=handler) as manager:
+      step = manager.latest_step()
+      found = manager.item_metadata(step).tree
+      _check_part(folder / str(step), abstract, found)
+      as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+      args = ocp.args.PyTreeRestore(
+        abstract,
+        restore_args=jax.tree.map(lambda _: as_numpy, abstract),
+        partial_restore=True,
+      )
+      return manager.restore(step, args=args)
+  except CheckpointError:
+    raise
+  except Exception as error:
+    raise CheckpointError(
+      f"{folder} could not be read: {type(error).__name__}: {error}. Copy it "
+      "anew."
+    ) from error
+
+
+def _check_part(path: pathlib.Path, abstract: Any, found: Any) -> None:
+  """Raises a CheckpointError unless `found` holds the leaves of `abstract`."""
+  shapes = {
+    jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
+    for keys, leaf in jax.tree.leaves_with_path(found)
+  }
+  for keys, leaf in jax.tree.leaves_with_path(abstract):
+    name = jax.tree_util.keystr(keys, simple=True, separator="/")
+    if shapes.get(name) != leaf.shape:
+      raise CheckpointError(
+        f"{path}: expected {name} of the shape {leaf.shape}, found "
+        f"{shapes.get(name, 'none')}."
+      )
 
 
 class Checkpoints:

@@ -58,3 +58,24 @@ def image_gradient(hat_fn: HatFn, x: jax.Array) -> tuple[jax.Array, jax.Array]:
   energy, vjp_fn = jax.vjp(hat_fn, x)
   (gradient,) = vjp_fn(jnp.ones_like(energy))
   return energy, gradient
+
+
+def ddls(
+  discriminator_fn: HatFn, generator_fn: GeneratorFn
+) -> Callable[[jax.Array], jax.Array]:
+  """Energy of a GAN's latents, p(z) ~ N(z; 0, I) exp(D(G(z))).
+
+  Che et al., NeurIPS 2020 (discriminator driven latent sampling).
+
+  Args:
+    discriminator_fn: D, images -> logits `[batch]`, high for real ones.
+    generator_fn: G, latents -> images.
+
+  Returns:
+    U(z) = ||z||^2 / 2 - D(G(z)), `[batch]`.
+  """
+
+  def energy_fn(z):
+    return _square_norm(z) / 2 - discriminator_fn(generator_fn(z))
+
+  return energy_fn

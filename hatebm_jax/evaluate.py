@@ -39,13 +39,14 @@ def write(
       "for 'digits'. For other data draw samples with --mode=sample and give "
       "the npz to the tool of your choice."
     )
+  has_hat = restored.networks.hat is not None
   result = {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
     "num_images": len(drawn.samples),
-    "langevin": sample.settings(config)._asdict(),
-    **judge_digits(config, drawn),
+    "langevin": sample.settings(config)._asdict() if has_hat else None,
+    **judge_digits(config, drawn, has_hat),
   }
   if jax.process_index() == 0:
     workdir.write_atomic(
@@ -57,9 +58,12 @@ def write(
 
 
 def judge_digits(
-  config: ml_collections.ConfigDict, drawn: sample.Drawn
+  config: ml_collections.ConfigDict, drawn: sample.Drawn, has_hat: bool = True
 ) -> dict[str, Any]:
-  """Judges samples, the generator's images and the held-out digits."""
+  """Judges samples, the generator's images and the held-out digits.
+
+  Without a hat there are no samples but the generator's images.
+  """
   splits = {
     split: (
       data.load_all(data.open_source(config.data, split)),
@@ -69,11 +73,8 @@ def judge_digits(
   }
   judge = digits_judge.fit(*splits["train"])
   held_out, labels = splits["test"]
-  sets = {
-    "hat": drawn.samples,
-    "generator": drawn.generated,
-    "held_out": held_out,
-  }
+  sets = {"hat": drawn.samples} if has_hat else {}
+  sets |= {"generator": drawn.generated, "held_out": held_out}
   return {
     "judge_accuracy": digits_judge.accuracy(judge, held_out, labels),
     "num_held_out": len(labels),
@@ -99,10 +100,10 @@ def _table(result: dict[str, Any]) -> str:
     f"when it is over {digits_judge.SURE:.0%} sure.",
     f"{'':>16}  {'recognised':>10}  {'of real':>8}  {'rarest digit':>12}",
   ]
-  for key, name in names.items():
-    share = sets[key]["recognised"]
+  for key, figures in sets.items():
+    share = figures["recognised"]
     lines.append(
-      f"{name:>16}  {share:>10.1%}  {share / real:>8.1%}  "
-      f"{sets[key]['rarest']:>12.1%}"
+      f"{names[key]:>16}  {share:>10.1%}  {share / real:>8.1%}  "
+      f"{figures['rarest']:>12.1%}"
     )
   return "\n".join(lines)

@@ -123,6 +123,35 @@ def sample(
   return run(rngs, hat_fn, generator_fn, state, settings, steps)
 
 
+def sample_latents(
+  rng: jax.Array,
+  energy_fn: energy_lib.HatFn,
+  z: jax.Array,
+  num_steps: int,
+  step_size: float,
+) -> tuple[jax.Array, Info]:
+  """Runs Langevin steps on latents alone, as DDLS does.
+
+  z <- z - (eps^2 / 2) grad U(z) + eps N(0, I): the chain of a residual over a
+  generator that makes nothing, so that y is the latent and U the hat.
+
+  Args:
+    rng: as in `sample`.
+    energy_fn: U, latents `[batch, ...]` -> energies `[batch]`.
+    z: where the chains start.
+    num_steps: Langevin steps.
+    step_size: eps, in units of the latent.
+
+  Returns:
+    The final latents and the curves of the run; the drift stands under
+    `drift_norm_y`.
+  """
+  settings = Settings(num_steps, step_size)
+  start = State(jnp.zeros_like(z), z)
+  state, info = sample(rng, energy_fn, jnp.zeros_like, start, settings)
+  return state.y, info
+
+
 def sample_path(
   rng: jax.Array,
   hat_fn: energy_lib.HatFn,

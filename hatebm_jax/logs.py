@@ -1,7 +1,6 @@
 """What a training run says: progress line, metrics.jsonl, TensorBoard."""
 
 import json
-import math
 import pathlib
 import time
 from typing import Any
@@ -35,6 +34,7 @@ class RunLog:
     self._workdir = workdir
     self._active = active
     self._pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
+    self._noted: dict[str, float] = {}
     self._step = first_step
     self._wait = 0.0
     self._time = time.perf_counter()
@@ -58,6 +58,10 @@ class RunLog:
     """
     self._pending.append((steps, metrics))
     self._wait += wait
+
+  def note(self, metrics: dict[str, float]) -> None:
+    """Notes what is measured now and then, for the next line written."""
+    self._noted |= metrics
 
   def check(self) -> dict[str, float]:
     """Returns the means over the steps noted since the last `write`.
@@ -84,21 +88,25 @@ class RunLog:
   def write(self, step: int, num_steps: int) -> None:
     """Writes the means of the steps since the last call and a progress line."""
     means = self.check()
+    # Jax sorts metrics by name: where there is no gap, the first is a loss.
+    headline = "energy_gap" if "energy_gap" in means else next(iter(means))
+    means |= self._noted
     now = time.perf_counter()
     seconds = now - self._time
     means["steps_per_second"] = (step - self._step) / seconds
     means["input_wait_fraction"] = self._wait / seconds
     self._pending, self._step, self._wait, self._time = [], step, 0.0, now
+    self._noted = {}
     if not self._active:
       return
     with self._file.open("a") as file:
       file.write(json.dumps({"step": step, **means}) + "\n")
     self._tensorboard.write_scalars(step, means)
     left = (num_steps - step) / means["steps_per_second"]
-    gap = means.get("energy_gap", math.nan)
     print(
       f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
-      f"{_duration(left)} left  energy gap {gap:+.3g}",
+      f"{_duration(left)} left  {headline.replace('_', ' ')} "
+      f"{means[headline]:+.3g}",
       flush=True,
     )
 

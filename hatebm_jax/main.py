@@ -9,6 +9,7 @@ from ml_collections import config_flags
 
 from hatebm_jax import (
   checkpoint,
+  convert,
   data,
   distributed,
   errors,
@@ -50,6 +51,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 _EXPECTED_ERRORS = (
   checkpoint.CheckpointError,
+  convert.ConvertError,
   data.DataError,
   errors.ConfigError,
   train.TrainingError,

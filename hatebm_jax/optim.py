@@ -55,6 +55,24 @@ def adam(
   return optax.chain(clip_by_tensor_norm(max_grad_norm), optimizer)
 
 
+def gan_adam(
+  learning_rate: float, decay_steps: int, updates_per_step: int = 1
+) -> optax.GradientTransformation:
+  """Adam (b1 0, b2 .9, eps 1e-8) whose rate falls to 0: torch-mimicry's SN-GAN.
+
+  Args:
+    learning_rate: of the first training step.
+    decay_steps: training steps in which it falls linearly to 0.
+    updates_per_step: updates in a training step, which share a rate.
+  """
+
+  def schedule(count):
+    step = jnp.minimum(count // updates_per_step, decay_steps)
+    return learning_rate * (1 - step / decay_steps)
+
+  return optax.adam(schedule, b1=0.0, b2=0.9, eps=1e-8)
+
+
 def update_average(
   average: optax.Params, params: optax.Params, decay: float
 ) -> optax.Params:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from hatebm_jax import (
   checkpoint,
   data,
+  errors,
   images,
   langevin,
   objectives,
@@ -24,7 +25,7 @@ from hatebm_jax import (
   workdir,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import base
+from hatebm_jax.objectives import base, hat_learning
 
 _GRID_IMAGES = 100
 _PATHS = 8
@@ -36,11 +37,23 @@ class Drawn(NamedTuple):
 
   Attributes:
     generated: G(z), where the chains started.
-    samples: G(z) + y, where they ended.
+    samples: G(z) + y, where they ended; without a hat, `generated`.
   """
 
   generated: np.ndarray
   samples: np.ndarray
+
+
+class Paths(NamedTuple):
+  """Paths of a few chains, `[frames, chains, height, width, channels]`.
+
+  Attributes:
+    generated: G(z), float32 in [-1, 1] where G is.
+    residuals: y, float32.
+  """
+
+  generated: np.ndarray
+  residuals: np.ndarray
 
 
 class Restored(NamedTuple):
@@ -51,6 +64,7 @@ class Restored(NamedTuple):
     step: training steps that its weights have taken.
     networks: hat and generator.
     variables: of hat and generator, raw or averaged as the config says.
+    encoder_variables: of the encoder, where there is one.
     mesh: that the variables lie on.
   """
 
@@ -58,23 +72,36 @@ class Restored(NamedTuple):
   step: int
   networks: base.Networks
   variables: tuple[Any, Any]
+  encoder_variables: Any
   mesh: Mesh
 
 
-def restore(config: ml_collections.ConfigDict, path: pathlib.Path) -> Restored:
+def restore(
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path,
+  generator: base.Generator | None = None,
+) -> Restored:
   """Restores the newest checkpoint of a run.
 
   Args:
     config: of the command; all but its `sample`, `evaluate` and `sharding`
       groups are taken from the run.
     path: the workdir.
+    generator: that the run was trained with, if it was given one.
 
   Raises:
-    workdir.WorkdirError: if the workdir holds no run or no checkpoint.
+    ConfigError: if the run was given a generator, and none is given here.
+    WorkdirError: if the workdir holds no run or no checkpoint.
   """
   config = workdir.run_config(path, config)
+  of_config = config.objective != "joint" or config.generator.source
+  if generator is None and not of_config:
+    raise errors.ConfigError(
+      f"{path}: this run's hat sits on a generator that was given to "
+      "train.train in Python. Give it to sample.restore too."
+    )
   mesh = sharding.make_mesh()
-  objective = objectives.make(config, mesh)
+  objective = objectives.make(config, mesh, generator)
   with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
     step = saved.latest_step()
     if step is None:
@@ -83,9 +110,12 @@ def restore(config: ml_collections.ConfigDict, path: pathlib.Path) -> Restored:
         f"--mode=train --workdir={path}."
       )
     state = saved.restore(step, train.abstract_state(config, objective, mesh))
-  networks = objective.networks
-  variables = networks.variables(state, config.sample.weights)
-  return Restored(config, step, networks, variables, mesh)
+  networks, weights = objective.networks, config.sample.weights
+  encoder_variables = None
+  if networks.encoder:
+    encoder_variables = networks.encoder_variables(state, weights)
+  variables = networks.variables(state, weights)
+  return Restored(config, step, networks, variables, encoder_variables, mesh)
 
 
 def settings(config: ml_collections.ConfigDict) -> langevin.Settings:
@@ -97,9 +127,11 @@ def settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   return langevin.Settings(
     num_steps=evaluate.num_steps,
     step_size_y=given("step_size_y"),
+    step_size_z=given("step_size_z"),
     temperature=given("temperature"),
     tau=given("tau"),
     max_drift_y=evaluate.max_drift_y,
+    update_z=hat_learning.moves_z(config),
   )
 
 
@@ -127,25 +159,28 @@ def compile_chains(
 
   Returns:
     A function of the chains' indices `[batch]`. Without frames it returns
-    G(z) and the sample, `[batch, height, width, channels]` in [-1, 1]; with
-    frames the path `[batch, num_frames, height, width, channels]`.
+    G(z) at the start and the sample, `[batch, height, width, channels]` in
+    [-1, 1]; with frames G(z) and y along the path,
+    `[batch, num_frames, height, width, channels]`.
   """
   networks, mesh = restored.networks, restored.mesh
   rng = rng_lib.stream(jax.random.key(restored.config.seed), "sample")
 
   def chains(variables, rngs):
     hat_variables, generator_variables = variables
-    hat_fn = lambda x: networks.hat.apply(hat_variables, x)
     generator_fn = lambda z: networks.generator.apply(generator_variables, z)
     chain = settings(restored.config)
     state = _start(restored, rngs)
+    x_generated = generator_fn(state.z)
+    if networks.hat is None:
+      return x_generated, x_generated
+    hat_fn = lambda x: networks.hat.apply(hat_variables, x)
     if num_frames:
       path = langevin.sample_path(
         rngs, hat_fn, generator_fn, state, chain, num_frames
       )
-      frames = jax.vmap(generator_fn)(path.z) + path.y
-      return frames.swapaxes(0, 1)
-    x_generated = generator_fn(state.z)
+      frames = jax.vmap(generator_fn)(path.z), path.y
+      return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
     state, _ = langevin.sample(rngs, hat_fn, generator_fn, state, chain)
     return x_generated, generator_fn(state.z) + state.y
 
@@ -185,22 +220,78 @@ def draw(restored: Restored) -> Drawn:
   )
 
 
-def draw_paths(restored: Restored) -> np.ndarray:
-  """Draws a few paths, uint8 `[frames, chains, height, width, channels]`."""
+def draw_paths(restored: Restored) -> Paths:
+  """Draws a few paths of a run that has a hat."""
   num = _round_up(_PATHS, restored.mesh.size)
   frames = min(_FRAMES, restored.config.evaluate.num_steps + 1)
   paths = sharding.fetch(compile_chains(restored, frames)(np.arange(num)))
-  return data.to_uint8(paths[:_PATHS].swapaxes(0, 1))
+  return Paths(*(path[:_PATHS].swapaxes(0, 1) for path in paths))
+
+
+def split_image(paths: Paths) -> np.ndarray:
+  """Shows what the ends of paths are made of: G(z), y and their sum.
+
+  Returns:
+    uint8 picture, a row a chain. y is gray where it is zero, and scaled so that
+    the largest of all its values is black or white.
+  """
+  generated, residual = paths.generated[-1], paths.residuals[-1]
+  scaled = residual / max(np.abs(residual).max(), 1e-12)
+  columns = np.stack([generated, scaled, generated + residual])
+  return images.film_strip(data.to_uint8(columns))
+
+
+def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
+  """Encodes and decodes images of the test split.
+
+  Args:
+    restored: a run with an encoder.
+    num_images: how many.
+
+  Returns:
+    uint8 `[2, num_images, height, width, channels]`: images, and what comes
+    back of them.
+  """
+  networks = restored.networks
+  source = data.open_source(restored.config.data, "test")
+  x = source.images(range(min(num_images, source.num_images)))
+
+  @jax.jit
+  def call(variables, encoder_variables, x):
+    z = networks.encoder.apply(encoder_variables, data.to_float(x))
+    return networks.generator.apply(variables[1], z)
+
+  result = call(restored.variables, restored.encoder_variables, x)
+  return np.stack([x, data.to_uint8(jax.device_get(result))])
+
+
+def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
+  """Returns a run's pictures by name, uint8 `[height, width, channels]`."""
+  result = {"generator": images.grid(drawn.generated[:_GRID_IMAGES])}
+  if restored.networks.hat is not None:
+    paths = draw_paths(restored)
+    frames = data.to_uint8(paths.generated + paths.residuals)
+    result |= {
+      "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
+      "paths": images.film_strip(frames),
+      "split": split_image(paths),
+    }
+  if restored.networks.encoder is not None:
+    pairs = reconstruct(restored, _GRID_IMAGES // 2)
+    rows = pairs.swapaxes(0, 1).reshape(-1, *pairs.shape[2:])
+    result["reconstructions"] = images.grid(rows, columns=10)
+  return result
 
 
 def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
-  """Writes drawn images and a few sampling paths under the workdir.
+  """Writes drawn images and pictures under the workdir.
 
-  That is samples/STEP_WEIGHTS.npz, grids and a film strip beside it; what was
-  written is printed.
+  That is samples/STEP_WEIGHTS.npz, and beside it grids of them and, as the run
+  has a hat or an encoder, sampling paths, what samples are made of, or
+  reconstructions; what was written is printed.
   """
   sample = restored.config.sample
-  paths = draw_paths(restored)
+  shown = pictures(restored, drawn)
   if jax.process_index() > 0:
     return
   stem = path / "samples" / f"{restored.step:08d}_{sample.weights}"
@@ -208,18 +299,15 @@ def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
   save_npz(
     stem.with_suffix(".npz"), images=drawn.samples, generator=drawn.generated
   )
-  for name, picture in {
-    "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
-    "generator": images.grid(drawn.generated[:_GRID_IMAGES]),
-    "paths": images.film_strip(paths),
-  }.items():
+  for name, picture in shown.items():
     file = stem.with_name(f"{stem.name}_{name}.png")
     images.write_png(file, picture)
-    print(f"{name:>10}: {file}")
+    print(f"{name:>15}: {file}")
+  steps = restored.config.evaluate.num_steps
+  chain = f", {steps} Langevin steps" if restored.networks.hat else ""
   print(
-    f"{'samples':>10}: {stem}.npz ({len(drawn.samples)} images, "
-    f"{sample.weights} weights of step {restored.step}, "
-    f"{restored.config.evaluate.num_steps} Langevin steps)",
+    f"{'samples':>15}: {stem}.npz ({len(drawn.samples)} images, "
+    f"{sample.weights} weights of step {restored.step}{chain})",
     flush=True,
   )
 

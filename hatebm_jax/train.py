@@ -26,7 +26,7 @@ from hatebm_jax import (
   workdir,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import base
+from hatebm_jax.objectives import base, learner
 
 _NUM_SHOWN = 64  # images in a grid
 _PROFILED_STEPS = 3
@@ -45,16 +45,20 @@ class _Run(NamedTuple):
   objective: base.Objective
   saved: checkpoint.Checkpoints
   log: logs.RunLog
+  test_fn: Callable[[Any], float] | None
 
 
 def train(
-  config: ml_collections.ConfigDict, path: pathlib.Path
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path,
+  generator: base.Generator | None = None,
 ) -> signal.Signals | None:
   """Trains a run up to `config.train.num_steps`, from its newest checkpoint.
 
   Args:
     config: of the experiment.
     path: the workdir.
+    generator: to put a joint run's hat on; None: that of the config.
 
   Returns:
     The signal (SIGTERM, SIGINT) that stopped the run, or None: it is complete.
@@ -66,8 +70,11 @@ def train(
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   _check_dispatch(config.train)
-  objective = objectives.make(config, mesh)
+  objective = objectives.make(config, mesh, generator)
+  # First of all: a wrong source must not claim the workdir, nor wait for data.
+  frozen = () if checkpoint.exists(path) else objective.load_frozen()
   source = data.open_source(config.data, "train")
+  test_fn = _make_test(config, objective, mesh)
   writes = jax.process_index() == 0
   workdir.claim(path, config, writes)
   if not jax.config.jax_compilation_cache_dir:
@@ -76,22 +83,27 @@ def train(
     saved = stack.enter_context(
       checkpoint.Checkpoints(path, config.train.keep_checkpoints)
     )
-    state, first_step = restore_or_init(config, objective, mesh, saved)
+    state, first_step = restore_or_init(config, objective, mesh, saved, frozen)
     if writes:
-      _describe(config, objective, state, mesh, source, first_step)
+      _describe(config, state, mesh, source, first_step)
     log = logs.RunLog(path, first_step, writes)
     stack.enter_context(contextlib.closing(log))
-    batches = data.batches(
-      source,
-      config.train.batch_size,
-      config.seed,
-      first_step,
-      jax.process_index(),
-      jax.process_count(),
-    )
+    run = _Run(config, path, mesh, objective, saved, log, test_fn)
+    batches = _batches(run, source, first_step)
     stack.enter_context(contextlib.closing(batches))
-    run = _Run(config, path, mesh, objective, saved, log)
     return _loop(run, state, first_step, batches)
+
+
+def _batches(run: _Run, source: data.Source, first_step: int):
+  """Returns this process's rows of what each training step takes."""
+  return data.batches(
+    source,
+    run.config.train.batch_size * run.objective.batches_per_step,
+    run.config.seed,
+    first_step,
+    jax.process_index(),
+    jax.process_count(),
+  )
 
 
 def _check_dispatch(settings: ml_collections.ConfigDict) -> None:
@@ -105,7 +117,7 @@ def _check_dispatch(settings: ml_collections.ConfigDict) -> None:
     raise errors.ConfigError(
       f"config.train.steps_per_dispatch={size}: expected 1 or more."
     )
-  for field in ("log_every", "image_every", "checkpoint_every"):
+  for field in ("log_every", "image_every", "checkpoint_every", "test_every"):
     if settings[field] % size:
       raise errors.ConfigError(
         f"config.train.{field}={settings[field]}: expected a multiple of "
@@ -117,7 +129,9 @@ def abstract_state(
   config: ml_collections.ConfigDict, objective: base.Objective, mesh: Mesh
 ) -> Any:
   """Returns shapes, dtypes and shardings of the objective's state."""
-  shapes = jax.eval_shape(objective.init, jax.random.key(config.seed))
+  shapes = jax.eval_shape(
+    objective.init, jax.random.key(config.seed), *objective.frozen
+  )
   shardings = sharding.named(mesh, objective.partition_specs(shapes))
   return jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(
@@ -133,15 +147,53 @@ def restore_or_init(
   objective: base.Objective,
   mesh: Mesh,
   saved: checkpoint.Checkpoints,
+  frozen: tuple[Any, ...] | None = None,
 ) -> tuple[Any, int]:
-  """Returns the state and how many training steps it has taken."""
+  """Returns the state and how many training steps it has taken.
+
+  Args:
+    config: of the run.
+    objective: of the run.
+    mesh: to put the state on.
+    saved: the run's checkpoints; without any, the run is a new one.
+    frozen: from `objective.load_frozen`; None: read here, if the run is new.
+  """
   abstract = abstract_state(config, objective, mesh)
   step = saved.latest_step()
   if step is not None:
     return saved.restore(step, abstract), step
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   init = jax.jit(objective.init, out_shardings=shardings)
-  return init(rng_lib.stream(jax.random.key(config.seed), "init")), 0
+  rng = rng_lib.stream(jax.random.key(config.seed), "init")
+  frozen = objective.load_frozen() if frozen is None else frozen
+  return init(rng, *frozen), 0
+
+
+def _make_test(
+  config: ml_collections.ConfigDict, objective: base.Objective, mesh: Mesh
+) -> Callable[[Any], float] | None:
+  """Returns `state -> mean loss on the test split`; None: not asked for."""
+  if objective.test_loss is None or not config.train.test_every:
+    return None
+  source = data.open_source(config.data, "test")
+  rng = rng_lib.stream(jax.random.key(config.seed), "test")
+  local = config.train.batch_size // jax.process_count()
+  rows = jax.process_index() * local + np.arange(local)
+  loss_fn = jax.jit(
+    lambda state, images, rng: objective.test_loss(state, images[0], rng)
+  )
+
+  def test(state):
+    losses = []
+    for start in range(0, source.num_images, config.train.batch_size):
+      # The last batch starts over at the first image; the mean leaves that out.
+      images = source.images((start + rows) % source.num_images)
+      images = sharding.global_batches(images[None], mesh)
+      loss = loss_fn(state, images, jax.random.fold_in(rng, start))
+      losses.append(sharding.fetch(loss))
+    return float(np.concatenate(losses)[: source.num_images].mean())
+
+  return test
 
 
 def compile_steps(
@@ -177,14 +229,14 @@ def compile_steps(
   return jax.jit(run, out_shardings=(shardings, None, None), donate_argnums=0)
 
 
-def _describe(config, objective, state, mesh, source, first_step) -> None:
+def _describe(config, state, mesh, source, first_step) -> None:
   """Prints what is about to be trained."""
-  variables = objective.networks.variables(state, "raw")
-  for name, tree in zip(("hat", "generator"), variables, strict=True):
-    overview = parameter_overview.get_parameter_overview(
-      tree["params"], include_stats=False
-    )
-    print(f"Parameters of the {name}:\n{overview}")
+  for name, part in state._asdict().items():
+    if isinstance(part, learner.Learner):
+      overview = parameter_overview.get_parameter_overview(
+        part.params, include_stats=False
+      )
+      print(f"Parameters of the {name}:\n{overview}")
   action = f"Resuming at step {first_step}" if first_step else "Training"
   print(
     f"{action}: {config.objective} on {source.name} ({source.num_images} "
@@ -215,7 +267,7 @@ def _loop(
       profile(step)
       state, metrics, shown = step_fn(state, images, rng, steps)
       run.log.add(steps, metrics, wait)
-      _report(run, step, shown)
+      _report(run, step, state, shown)
       stop, overdue = sharding.any_process(
         bool(stop_signals),
         time.monotonic() - saved_at > 60 * settings.checkpoint_minutes,
@@ -279,10 +331,12 @@ def dispatch_groups(
     first_step = end
 
 
-def _report(run: _Run, step: int, shown: base.Images) -> None:
+def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
   """Writes metrics and images where they are due."""
   settings = run.config.train
   last = step == settings.num_steps
+  if run.test_fn and (step % settings.test_every == 0 or last):
+    run.log.note({"test_loss": run.test_fn(state)})
   if step % settings.log_every == 0 or last:
     _check(run)
     run.log.write(step, settings.num_steps)

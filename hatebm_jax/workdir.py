@@ -17,6 +17,7 @@ _FREE_TRAIN_FIELDS = (
   "checkpoint_every",
   "checkpoint_minutes",
   "keep_checkpoints",
+  "test_every",
   "profile_at",
   "steps_per_dispatch",
 )

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hatebm_jax import objectives, sharding
+from hatebm_jax import objectives, sample, sharding
+from hatebm_jax.objectives import hat_learning, learner
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
@@ -28,6 +29,31 @@ PUBLISHED = {
 }
 
 
+# Of runs whose generator is frozen: (size, width, steps, lr hat, out_factor),
+# (eps, eps_z, T, tau, data_epsilon, init_scale_y), Langevin steps in training
+# and evaluation, and evaluation's (T, tau, max_drift_y, init_scale_y).
+JOINT = {
+  "cifar10_refine": (
+    (32, 256, 25_000, 1e-5, 1.0),
+    (1e-4, 5e-3, 1e-3, 0.0, 1e-3, 0.0),
+    (250, 350),
+    (1e-3, 8.0, None, 0.0),
+  ),
+  "celeba64_refine": (
+    (64, 1024, 25_000, 1e-5, 1.0),
+    (1e-4, 5e-3, 1e-6, 0.0, 1e-3, 0.0),
+    (100, 125),
+    (1e-6, 0.0, None, 0.0),
+  ),
+  "cifar10_retrofit": (
+    (32, 256, 25_000, 1e-4, 2.0),
+    (5e-4, 1e-3, 1e-3, 50.0, 1e-2, 0.0),
+    (100, 125),
+    (1e-3, 50.0, None, 0.01),
+  ),
+}
+
+
 def load(name):
   return importlib.import_module(f"configs.{name}").get_config()
 
@@ -38,20 +64,25 @@ def test_step_has_consistent_shapes_at_full_size(name):
   mesh = sharding.make_mesh()
   assert mesh.size == 8
   objective = objectives.make(config, mesh)
-  state = jax.eval_shape(objective.init, jax.random.key(0))
-  size = config.data.image_size
-  batch = (config.train.batch_size, size, size, config.data.channels)
+  state = jax.eval_shape(objective.init, jax.random.key(0), *objective.frozen)
+  batch_size = config.train.batch_size
+  image = (config.data.image_size, config.data.image_size, config.data.channels)
   after, metrics, shown = jax.eval_shape(
     objective.step,
     state,
-    jax.ShapeDtypeStruct(batch, jnp.uint8),
+    jax.ShapeDtypeStruct(
+      (batch_size * objective.batches_per_step, *image), jnp.uint8
+    ),
     jax.random.key(0),
   )
   assert jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
   assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
-  assert {leaf.shape for leaf in shown.values()} == {batch}
-  dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.hat.params)}
-  assert dtypes == {jnp.dtype("float32")}
+  num_shown = 16 if config.objective == "autoencoder" else batch_size
+  assert {leaf.shape for leaf in shown.values()} == {(num_shown, *image)}
+  for part in state:
+    if isinstance(part, learner.Learner):
+      dtypes = {leaf.dtype for leaf in jax.tree.leaves(part.params)}
+      assert dtypes == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,6 +110,7 @@ def test_published_settings(name):
   assert config.langevin.to_dict() == {
     "num_steps": 50,
     "step_size_y": 5e-4,
+    "step_size_z": 0.0,
     "temperature": 1e-8,
     "tau": 0.0,
     "max_drift_y": 2.5,
@@ -92,6 +124,78 @@ def test_published_settings(name):
   assert config.evaluate.max_drift_y is None
   imagenet = name.startswith("imagenet")
   assert config.hat.max_grad_norm == (50.0 if imagenet else None)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_published_settings_of_joint_runs(name):
+  config = load(name)
+  network, chain, num_steps, evaluation = JOINT[name]
+  train, evaluate = hat_learning.train_settings(config), sample.settings(config)
+  assert network == (
+    config.data.image_size,
+    config.model.width,
+    config.train.num_steps,
+    config.hat.learning_rate,
+    config.generator.out_factor,
+  )
+  assert chain == pytest.approx(
+    (
+      *(train.step_size_y, train.step_size_z, train.temperature, train.tau),
+      *(config.hat.data_epsilon, config.langevin.init_scale_y),
+    )
+  )
+  assert num_steps == (train.num_steps, evaluate.num_steps)
+  assert evaluate[1:3] == train[1:3]
+  assert evaluation == (
+    *(evaluate.temperature, pytest.approx(evaluate.tau)),
+    *(evaluate.max_drift_y, config.evaluate.init_scale_y),
+  )
+  assert train.update_z and evaluate.update_z
+  assert config.train.batch_size == 128 and train.max_drift_y == 2.5
+  assert config.hat.max_grad_norm is None
+  assert config.langevin.init_scale_z == 1.0
+
+
+@pytest.mark.parametrize("name", ["cifar10_sngan", "celeba64_sngan"])
+def test_published_settings_of_an_sngan(name):
+  config = load(name)
+  assert config.train.num_steps == config.sngan.decay_steps == 100_000
+  assert config.train.batch_size == 64
+  assert config.sngan.discriminator_steps == 5
+  widths = config.model.width, config.sngan.discriminator_width
+  assert widths == ((1024, 1024) if name.startswith("celeba") else (256, 128))
+  rates = (
+    config.generator.learning_rate,
+    config.sngan.discriminator_learning_rate,
+  )
+  assert rates == (2e-4, 2e-4)
+  assert config.generator.norm_epsilon == 1e-5
+  assert config.generator.out_factor == 1.0
+
+
+def test_published_settings_of_the_autoencoder():
+  config = load("cifar10_autoencoder")
+  assert config.train.num_steps == 49_900 and config.train.test_every == 2_495
+  assert config.train.batch_size == 128
+  assert config.generator.learning_rate == 1e-4
+  assert config.autoencoder.latent_epsilon == 0.02
+  # It is what the retrofit expects.
+  mesh = sharding.make_mesh()
+  decoders = [
+    objectives.make(load(name), mesh).networks.generator
+    for name in ("cifar10_autoencoder", "cifar10_retrofit")
+  ]
+  assert decoders[0] == decoders[1]
+
+
+@pytest.mark.parametrize("data", ["cifar10", "celeba64", "digits"])
+def test_a_refinement_expects_the_generator_of_its_sngan(data):
+  mesh = sharding.make_mesh()
+  generators = [
+    objectives.make(load(f"{data}_{name}"), mesh).networks.generator
+    for name in ("sngan", "refine")
+  ]
+  assert generators[0] == generators[1]
 
 
 def test_wrong_override_ends_with_one_clear_error(tmp_path):

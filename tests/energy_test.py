@@ -29,6 +29,12 @@ def test_conditional_energy_by_hand():
   np.testing.assert_allclose(energy_fn(Z, Y), [281.25 + 2.5, 0.5])
 
 
+def test_ddls_energy_by_hand():
+  # D(2 z) = 8 (z_0^3 + z_1^3); ||z||^2 / 2 = 2.5 and 0.5.
+  energy_fn = energy.ddls(hat_fn, generator_fn)
+  np.testing.assert_allclose(energy_fn(Z), [2.5 - 72, 0.5 + 8])
+
+
 def test_image_gradient_by_hand():
   values, gradient = energy.image_gradient(hat_fn, Y)
   np.testing.assert_allclose(values, [1.125, 2.0])

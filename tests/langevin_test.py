@@ -130,6 +130,67 @@ def test_stationary_law_of_y():
   assert np.abs(correlation).max() < 4 / np.sqrt(chains)
 
 
+def test_joint_law_of_z_and_y():
+  """On a linear G and a quadratic H the chain is a linear recursion.
+
+  s' = M s + N n with s = (z, y): its covariance obeys C' = M C M^T + N N^T,
+  from that of the start on, at every step.
+  """
+  eps_z, eps, temperature, tau = 0.3, 0.5, 0.8, 0.4
+  num_steps, chains = 40, 40_000
+  settings = langevin.Settings(
+    num_steps, eps, eps_z, temperature, tau, update_z=True
+  )
+  hat, drift_z, drift_y = np.diag(Q) / temperature, eps_z**2 / 2, eps**2 / 2
+  map_z = np.hstack([np.eye(3) - drift_z * A @ hat @ A.T, -drift_z * A @ hat])
+  noise_z = np.hstack([eps_z * np.eye(3), np.zeros((3, 4))])
+  zero, decay = np.zeros((4, 3)), np.eye(4) * (1 - 2 * drift_y * tau)
+  push = -drift_y * hat @ A.T  # of the new z on y
+  map_y = np.hstack([zero, decay - drift_y * hat]) + push @ map_z
+  noise_y = np.hstack([zero, eps * np.eye(4)]) + push @ noise_z
+  step, noise = np.vstack([map_z, map_y]), np.vstack([noise_z, noise_y])
+  covariance = np.diag([1.0] * 3 + [0.3**2] * 4)
+  for _ in range(num_steps):
+    covariance = step @ covariance @ step.T + noise @ noise.T
+
+  state, _ = run(jax.random.key(4), start(chains), settings)
+  found = np.hstack([state.z, state.y.reshape(chains, 4)]).astype(np.float64)
+  variance = np.diag(covariance)
+  np.testing.assert_array_less(
+    np.abs(found.mean(0)), 4 * np.sqrt(variance / chains)
+  )
+  # Four and a half standard errors (28 numbers) of a Gaussian's covariance.
+  error = np.sqrt((covariance**2 + np.outer(variance, variance)) / chains)
+  np.testing.assert_array_less(
+    np.abs(found.T @ found / chains - covariance), 4.5 * error
+  )
+
+
+def test_stationary_law_of_latents():
+  """DDLS on D(G(z)) = -z^T diag(q) z / 2: the precision is 1 + q."""
+  eps, q, chains = 0.5, np.array([0.0, 1.0, 3.0], np.float32), 20_000
+  energy_fn = energy.ddls(lambda x: -0.5 * (x * x * q).sum(1), lambda z: z)
+  z, info = jax.jit(
+    lambda z: langevin.sample_latents(
+      jax.random.key(6), energy_fn, z, num_steps=80, step_size=eps
+    )
+  )(jnp.ones((chains, 3)))
+  decay = 1 - eps**2 / 2 * (1 + q)
+  variance = eps**2 / (1 - decay**2)
+  # From z = 1 it also takes a while to forget the start.
+  mean, variance = decay**80, variance * (1 - decay**160)
+  z = np.float64(z)
+  np.testing.assert_array_less(
+    np.abs(z.mean(0) - mean), 4 * np.sqrt(variance / chains)
+  )
+  np.testing.assert_array_less(
+    np.abs(z.var(0) / variance - 1), 4 * np.sqrt(2 / chains)
+  )
+  first = eps**2 / 2 * np.linalg.norm(1 + q)
+  np.testing.assert_allclose(info.drift_norm_y[0], first, rtol=1e-5)
+  np.testing.assert_allclose(info.energy[0], 0.5 * (1 + q).sum(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("update_z", [False, True])
 def test_noise_depends_on_the_chain_alone(update_z):
   settings = langevin.Settings(4, 0.1, 0.1, update_z=update_z)

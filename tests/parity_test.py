@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert, langevin, optim
-from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives import hat_learning, synthesis
+from hatebm_jax.objectives import learner as learner_lib
 
 # An input of a ReLU may lie so close to zero that rounding puts it on the other
 # side; then the gradient at that image jumps by a few per cent. In these
@@ -216,11 +217,11 @@ def train(loss_fn, variables, max_grad_norm):
     )(learner.params)
     clipped, _ = clip.update(gradients, clip.init(gradients))
     norms = jax.tree.map(jnp.linalg.norm, clipped)
-    learner = synthesis.update(learner, gradients, optimizer, 0.9999)
+    learner = learner_lib.update(learner, gradients, optimizer, 0.9999)
     return learner, (loss, norms)
 
   params = variables["params"]
-  learner = synthesis.Learner(params, params, optimizer.init(params))
+  learner = learner_lib.start(params, optimizer)
   learner, (losses, norms) = jax.lax.scan(step, learner, jnp.arange(3))
   leaves = jax.tree.leaves_with_path(norms)
   leaves.sort(key=lambda item: layer_order(item[0]))
@@ -235,7 +236,7 @@ def test_hat_updates(name):
 
   def loss_fn(variables, i):
     hat_fn = functools.partial(hat, variables)
-    return synthesis.hat_loss(hat_fn, x, x * (0.5 + 0.1 * i), 1e-3)[0]
+    return hat_learning.hat_loss(hat_fn, x, x * (0.5 + 0.1 * i), 1e-3)[0]
 
   @jax.jit
   def run(variables):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import sample, train, workdir
+from hatebm_jax import data, sample, train, workdir
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_files_are_written_and_read_back(path, capsys):
     np.testing.assert_array_equal(file["generator"], drawn.generated)
     assert file["images"].shape == (12, 16, 16, 1)
   printed = capsys.readouterr().out
-  for name in ("grid", "generator", "paths"):
+  for name in ("grid", "generator", "paths", "split"):
     file = path / "samples" / f"00000004_raw_{name}.png"
     assert file.exists() and str(file) in printed
   assert {file.suffix for file in (path / "samples").iterdir()} == {
@@ -52,7 +52,8 @@ def test_averaged_weights_are_other_weights(path):
 
 
 def test_path_ends_in_the_sample(path):
-  frames = sample.draw_paths(sample.restore(tiny.config(), path))
+  paths = sample.draw_paths(sample.restore(tiny.config(), path))
+  frames = data.to_uint8(paths.generated + paths.residuals)
   assert frames.shape == (5, 8, 16, 16, 1)  # four steps: start and one each
   drawn = draw(path, sample__num_images=8)
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples)).max() <= 1

@@ -1,15 +1,16 @@
-"""A digits run small enough to train in a test."""
+"""Digits runs small enough to train in a test."""
 
-from configs import digits
+import importlib
 
 
-def config(**overrides):
-  """Returns the digits config at width 8, batch 8, 3 Langevin steps.
+def config(name="digits", **overrides):
+  """Returns a digits config at width 8, batch 8, 3 Langevin steps.
 
   Args:
+    name: of the file in configs/.
     **overrides: `group__field=value`.
   """
-  tiny = digits.get_config()
+  tiny = importlib.import_module(f"configs.{name}").get_config()
   settings = {
     "model__width": 8,
     "model__latent_size": 4,
@@ -20,6 +21,7 @@ def config(**overrides):
     "train__checkpoint_every": 2,
     "langevin__num_steps": 3,
     "generator__bank_size": 24,
+    "sngan__discriminator_width": 8,
     "sample__num_images": 12,
     "sample__batch_size": 8,
     "evaluate__num_steps": 4,

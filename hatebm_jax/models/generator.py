@@ -14,6 +14,9 @@ _DIVISORS = {
   128: (1, 2, 4, 8, 16),
 }
 
+# Of the running statistics, a training step: PyTorch's default 0.1 is here 0.9.
+_MOMENTUM = 0.9
+
 
 def make(
   image_size: int,
@@ -59,14 +62,18 @@ class GeneratorBlock(nn.Module):
   stem: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool = False, axis_name: str | None = None
+  ) -> jax.Array:
     """Maps `[b, h, w, in]` to `[b, 2h, 2w, features]` (h, w if not up)."""
 
     def norm_relu(h, name):
       return nn.relu(
         nn.BatchNorm(
           use_running_average=not train,
+          momentum=_MOMENTUM,
           epsilon=self.norm_epsilon,
+          axis_name=axis_name,
           dtype=self.dtype,
           name=name,
         )(h)
@@ -106,13 +113,17 @@ class Generator(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+  def __call__(
+    self, z: jax.Array, train: bool = False, axis_name: str | None = None
+  ) -> jax.Array:
     """Returns images of latents.
 
     Args:
       z: latents `[batch, latent_dim]`.
       train: use and update the batch's statistics (SN-GAN training). False,
         as Hat EBM always has it: the stored statistics.
+      axis_name: with `train`, mesh axis that the batch is split over: its
+        statistics are then those of the whole batch.
 
     Returns:
       Images `[batch, height, width, channels]`, float32, within
@@ -129,10 +140,12 @@ class Generator(nn.Module):
     for i, features in enumerate(self.widths):
       x = GeneratorBlock(
         features, self.norm_epsilon, self.dtype, name=f"block_{i}"
-      )(x, train)
+      )(x, train, axis_name)
     x = nn.BatchNorm(
       use_running_average=not train,
+      momentum=_MOMENTUM,
       epsilon=self.norm_epsilon,
+      axis_name=axis_name,
       dtype=self.dtype,
       name="norm",
     )(x)

@@ -7,7 +7,7 @@ import tiny
 
 from hatebm_jax import data, langevin, objectives, sharding, train
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives import hat_learning, synthesis
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_hat_loss_by_hand():
   hat_fn = lambda x: x.sum((1, 2, 3))
   x_data = jnp.array([1.0, 2.0]).reshape(2, 1, 1, 1)
   x_sample = jnp.array([5.0, 6.0]).reshape(2, 1, 1, 1)
-  loss, aux = synthesis.hat_loss(hat_fn, x_data, x_sample, 0.1)
+  loss, aux = hat_learning.hat_loss(hat_fn, x_data, x_sample, 0.1)
   np.testing.assert_allclose(loss, (1.5 - 5.5) / 0.1)
   assert (aux["energy_data"], aux["energy_sample"]) == (1.5, 5.5)
 
@@ -73,7 +73,7 @@ def test_samples_are_those_of_the_chain(one_step):
       lambda x: networks.hat.apply(hat, x),
       generator_fn,
       state,
-      synthesis.train_settings(config),
+      hat_learning.train_settings(config),
     )
     return generator_fn(state.z), generator_fn(end.z) + end.y
 

@@ -1,0 +1,24 @@
+"""The CIFAR-10 autoencoder that cifar10_retrofit.py starts from (Hat EBM).
+
+Command:   python -m hatebm_jax.main --config=configs/cifar10_autoencoder.py \
+             --workdir=runs/cifar10_autoencoder
+Data:      tfds `cifar10`, train split, 50,000 images
+Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
+Published: no figure of its own; 100 epochs of 499 batches
+"""
+
+from configs import default
+
+
+def get_config():
+  """Returns the locked configuration."""
+  config = default.get_config()
+  config.objective = "autoencoder"
+  config.train.num_steps = 100 * 499
+  config.train.log_every = 499
+  config.train.image_every = 5 * 499
+  config.train.checkpoint_every = 5 * 499
+  config.train.test_every = 5 * 499
+  config.generator.kind = "decoder"
+  config.lock()
+  return config

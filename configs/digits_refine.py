@@ -1,0 +1,32 @@
+"""Digits refinement: a hat on the generator of an SN-GAN.
+
+Command:   python -m hatebm_jax.main --config=configs/digits_refine.py \
+             --workdir=runs/digits_refine \
+             --config.generator.source=runs/digits_sngan
+Source:    a run of digits_sngan.py
+Data:      scikit-learn's digits, as configs/digits.py
+Hardware:  2 CPU cores, a few minutes
+"""
+
+from configs import cifar10_refine
+
+
+def get_config():
+  """Returns the locked configuration."""
+  config = cifar10_refine.get_config()
+  config.unlock()
+  config.train.num_steps = 1_000
+  config.train.batch_size = 32
+  config.train.average_decay = 0.998
+  config.data.source = "digits"
+  config.data.image_size = 16
+  config.data.channels = 1
+  config.model.width = 32
+  config.langevin.num_steps = 20
+  config.langevin.step_size_y = 1e-3
+  config.langevin.temperature = 1e-6
+  config.hat.learning_rate = 3e-4
+  config.hat.data_epsilon = 0.03
+  config.evaluate.num_steps = 60
+  config.lock()
+  return config

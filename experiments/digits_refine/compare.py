@@ -1,0 +1,122 @@
+"""Refinement beside DDLS on the same SN-GAN, as a digits judge sees them.
+
+python -m experiments.digits_refine.compare --sngan=runs/digits_sngan \
+  --refine=runs/digits_refine --out=FILE.json
+
+DDLS takes as many Langevin steps as the refinement's chains of evaluation.
+Its step size is no published setting for digits: several are tried, and the
+best of them (judged on these very samples, in DDLS's favour) is what counts.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hatebm_jax import (
+  checkpoint,
+  data,
+  energy,
+  evaluate,
+  images,
+  langevin,
+  objectives,
+  sample,
+  sharding,
+  train,
+  workdir,
+)
+from hatebm_jax import rng as rng_lib
+from hatebm_jax.objectives import sngan
+
+_STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
+_CHUNK = 250  # chains at a time
+
+
+def draw_ddls(
+  path: pathlib.Path, num_images: int, num_steps: int, step_size: float
+) -> np.ndarray:
+  """Draws images by DDLS from the newest checkpoint of an SN-GAN run.
+
+  Args:
+    path: the run's workdir.
+    num_images: how many, a multiple of 250.
+    num_steps: Langevin steps.
+    step_size: eps, in units of the latent.
+
+  Returns:
+    uint8 `[num_images, height, width, channels]`.
+  """
+  config, mesh = workdir.read_config(path), sharding.make_mesh()
+  objective = objectives.make(config, mesh)
+  networks, discriminator = objective.networks, sngan.make_discriminator(config)
+  with checkpoint.Checkpoints(path) as saved:
+    state = saved.restore(
+      saved.latest_step(), train.abstract_state(config, objective, mesh)
+    )
+  rng = rng_lib.stream(jax.random.key(config.seed), "sample")
+
+  @jax.jit
+  def chains(state, indices):
+    _, variables = networks.variables(state, "raw")
+    scores = {"params": state.discriminator.params, "spectral": state.spectral}
+    generator_fn = lambda z: networks.generator.apply(variables, z)
+    discriminator_fn = lambda x: discriminator.apply(scores, x)
+    rngs = rng_lib.per_index(rng, indices)
+    start = langevin.init_state(
+      rngs, networks.latent_shape, networks.image_shape
+    )
+    energy_fn = energy.ddls(discriminator_fn, generator_fn)
+    z, _ = langevin.sample_latents(
+      rngs, energy_fn, start.z, num_steps, step_size
+    )
+    return generator_fn(z)
+
+  starts = range(0, num_images, _CHUNK)
+  drawn = [chains(state, jnp.arange(i, i + _CHUNK)) for i in starts]
+  return data.to_uint8(np.concatenate(jax.device_get(drawn)))
+
+
+def main() -> None:
+  """Prints the table and writes figures and grids."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--sngan", type=pathlib.Path, required=True)
+  parser.add_argument("--refine", type=pathlib.Path, required=True)
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  args = parser.parse_args()
+  restored = sample.restore(
+    workdir.read_config(args.refine), args.refine.absolute()
+  )
+  config = restored.config
+  drawn = sample.draw(restored)
+  sets = {"SN-GAN": drawn.generated, "Hat EBM": drawn.samples}
+  for step_size in _STEP_SIZES:
+    sets[f"DDLS, eps {step_size}"] = draw_ddls(
+      args.sngan.absolute(),
+      config.sample.num_images,
+      config.evaluate.num_steps,
+      step_size,
+    )
+  figures = {}
+  for name, samples in sets.items():
+    judged = evaluate.judge_digits(config, sample.Drawn(samples, samples))
+    figures[name] = judged["sets"]["hat"]
+    share, rarest = figures[name]["recognised"], figures[name]["rarest"]
+    print(f"{name:>16}: {share:.1%} recognised, rarest digit {rarest:.1%}")
+    stem = name.lower().replace(" ", "_").replace(",", "")
+    picture = args.out.with_name(f"{args.out.stem}_{stem}.png")
+    images.write_png(picture, images.grid(samples[:100]))
+  figures["held-out digits"] = judged["sets"]["held_out"]
+  result = {
+    "num_images": config.sample.num_images,
+    "langevin": sample.settings(config)._asdict(),
+    "sets": figures,
+  }
+  args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  main()

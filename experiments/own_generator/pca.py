@@ -1,0 +1,60 @@
+"""A hat on a generator that is not ours: principal components of the digits.
+
+python -m experiments.own_generator.pca --workdir=runs/pca
+
+The generator is one line of NumPy and no network at all: x = mean + z S V. All
+that training and sampling need of it is `apply`, and the shape of a latent.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from configs import digits_refine
+from hatebm_jax import data, evaluate, sample, train
+from hatebm_jax.objectives import base
+
+_COMPONENTS = 32
+
+
+def make_generator(images: np.ndarray) -> base.Generator:
+  """Returns the Gaussian that fits the images best, as a generator.
+
+  Args:
+    images: float32 `[n, height, width, channels]` in [-1, 1].
+  """
+  rows = images.reshape(len(images), -1)
+  mean = rows.mean(0)
+  _, scales, directions = np.linalg.svd(rows - mean, full_matrices=False)
+  # Of unit variance along each component: z ~ N(0, I) draws from the Gaussian.
+  basis = scales[:_COMPONENTS, None] * directions[:_COMPONENTS]
+  basis /= np.sqrt(len(rows))
+
+  def apply(variables, z):
+    x = variables["mean"] + z @ variables["basis"]
+    return x.reshape(-1, *images.shape[1:])
+
+  return base.Generator(
+    apply, (_COMPONENTS,), variables={"mean": mean, "basis": basis}
+  )
+
+
+def main() -> None:
+  """Trains the hat, draws samples and judges them."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  path = parser.parse_args().workdir.absolute()
+  config = digits_refine.get_config()
+  digits = data.load_all(data.open_source(config.data, "train"))
+  generator = make_generator(data.to_float(digits))
+  if train.train(config, path, generator):
+    return  # Stopped by a signal: the same command goes on.
+  restored = sample.restore(config, path, generator)
+  drawn = sample.draw(restored)
+  sample.write(restored, path, drawn)
+  evaluate.write(restored, path, drawn)
+
+
+if __name__ == "__main__":
+  main()

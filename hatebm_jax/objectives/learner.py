@@ -1,0 +1,86 @@
+"""A network in training: parameters, their average, the optimizer's state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from hatebm_jax import optim, sharding
+
+
+class Learner(NamedTuple):
+  """A network's parameters and what its optimizer keeps.
+
+  Attributes:
+    params: float32, the raw weights.
+    average: running average of them.
+    optimizer: optax state.
+  """
+
+  params: optax.Params
+  average: optax.Params
+  optimizer: optax.OptState
+
+
+def make_optimizer(
+  group: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+  """Returns the optimizer of a network, from its group of the config."""
+  return optim.adam(
+    group.learning_rate, group.learning_rate_drops, group.max_grad_norm
+  )
+
+
+def start(
+  params: optax.Params, optimizer: optax.GradientTransformation
+) -> Learner:
+  """Returns a learner that has taken no step."""
+  return Learner(params, params, optimizer.init(params))
+
+
+def update(
+  learner: Learner,
+  gradients: optax.Updates,
+  optimizer: optax.GradientTransformation,
+  average_decay: float,
+) -> Learner:
+  """Takes one optimizer step and folds the result into the average."""
+  updates, opt_state = optimizer.update(
+    gradients, learner.optimizer, learner.params
+  )
+  params = optax.apply_updates(learner.params, updates)
+  average = optim.update_average(learner.average, params, average_decay)
+  return Learner(params, average, opt_state)
+
+
+def params_of(learner: Learner, weights: str) -> optax.Params:
+  """Returns the `raw` or the `averaged` weights."""
+  return {"raw": learner.params, "averaged": learner.average}[weights]
+
+
+def partition_specs(state: Any, mesh: Mesh, split_optimizer: bool) -> Any:
+  """Returns specs of a state: all of it is replicated.
+
+  Args:
+    state: abstract, a NamedTuple of learners and other trees.
+    mesh: that the state lies on.
+    split_optimizer: split learners' optimizers and averages over the devices.
+  """
+
+  def kept(tree):
+    if not split_optimizer:
+      return jax.tree.map(lambda _: P(), tree)
+    return jax.tree.map(lambda a: sharding.largest_axis(a.shape, mesh), tree)
+
+  def part(tree):
+    specs = jax.tree.map(lambda _: P(), tree)
+    if not isinstance(tree, Learner):
+      return specs
+    return specs._replace(
+      average=kept(tree.average), optimizer=kept(tree.optimizer)
+    )
+
+  return type(state)(*map(part, state))
