@@ -93,8 +93,14 @@ def measure(
     What `main` prints as JSON.
 
   Raises:
-    ConfigError: if the config asks for fewer than 3 Langevin steps.
+    ConfigError: if the config is of another objective, or asks for fewer than
+      3 Langevin steps.
   """
+  if config.objective != "synthesis":
+    raise errors.ConfigError(
+      f"config.objective={config.objective!r}: expected a config of synthesis, "
+      "which has all that is timed; the joint form is timed with its networks."
+    )
   if config.langevin.num_steps <= _SHORT:
     raise errors.ConfigError(
       f"config.langevin.num_steps={config.langevin.num_steps}: expected "

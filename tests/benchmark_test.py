@@ -44,6 +44,10 @@ def test_rows_are_medians_over_rounds():
 def test_what_cannot_be_timed_is_refused():
   with pytest.raises(errors.ConfigError, match=r"langevin\.num_steps=2"):
     benchmark.measure(tiny.config(langevin__num_steps=2))
+  config = tiny.config()
+  config.objective = "joint"
+  with pytest.raises(errors.ConfigError, match="expected a config of synth"):
+    benchmark.measure(config)
   with pytest.raises(data.DataError, match="multiple of 8"):
     benchmark.measure(tiny.config(train__batch_size=12))
 
