@@ -28,6 +28,21 @@ def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
   assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
+def test_what_is_noted_stands_in_the_next_line(tmp_path, capsys):
+  log = logs.RunLog(tmp_path, 0, active=True)
+  for step in (1, 2):
+    log.add(np.array([step]), {"a_loss": jnp.ones(1), "b": jnp.zeros(1)}, 0.0)
+    if step == 1:
+      log.note({"test_loss": 5.0})
+    log.write(step, num_steps=2)
+  log.close()
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  first, second = (json.loads(line) for line in lines)
+  assert first["test_loss"] == 5.0 and "test_loss" not in second
+  # Without an energy gap the progress line shows the first metric.
+  assert "a loss +1" in capsys.readouterr().out
+
+
 def test_the_first_bad_step_and_metric_are_named(tmp_path):
   log = logs.RunLog(tmp_path, 0, active=False)
   log.add(np.array([1]), {"gap": jnp.ones(1), "loss": jnp.ones(1)}, 0.0)
