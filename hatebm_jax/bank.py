@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import errors
@@ -92,6 +93,9 @@ def draw(
   z, x = jax.tree.map(
     lambda part: jax.vmap(lambda rows, slot: rows[slot])(part, slots), bank
   )
+  # Always adds 0. But with it whoever writes to the slots waits for what was
+  # read from them; else XLA copies the whole bank first, twice.
+  slots += ((z > jnp.inf).any() | (x > jnp.inf).any()).astype(slots.dtype)
   return slots, z.reshape(-1, *z.shape[2:]), x.reshape(-1, *x.shape[2:])
 
 

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,3 +94,18 @@ def test_draws_do_not_depend_on_the_devices():
   )
   for a, b in zip(one, eight, strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+def test_the_bank_is_overwritten_in_place():
+  pairs = make()
+
+  def step(pairs, rngs):
+    slots, z, x = bank.draw(rngs, pairs, 2)
+    return bank.write(pairs, slots, jnp.ones_like(z), jnp.ones_like(x)), x
+
+  rngs = rng_lib.per_index(jax.random.key(2), jnp.arange(4))
+  compiled = jax.jit(step, donate_argnums=0).lower(pairs, rngs).compile()
+  shape = ",".join(str(size) for size in pairs.x.shape)
+  assert f"f32[{shape}]" in compiled.as_text()
+  copies = re.findall(rf"= f32\[{shape}\]\S* copy\(", compiled.as_text())
+  assert not copies
