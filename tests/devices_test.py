@@ -108,6 +108,7 @@ def test_a_checkpoint_from_4_devices_restores_on_others(
   assert len(state.bank.x.addressable_shards) == num_devices
 
 
+@pytest.mark.slow
 def test_the_restored_run_goes_on_alike(checkpoint_from_four):
   path, _ = checkpoint_from_four
   _, expected = run(config(), 4, 3, path)
