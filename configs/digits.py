@@ -9,16 +9,21 @@ Hardware:  2 CPU cores, at most 10 minutes
 from configs import default
 
 
-def get_config():
-  """Returns the locked configuration."""
-  config = default.get_config()
-  config.train.num_steps = 4_000
+def use_digits(config):
+  """Sets what all experiments on the digits share."""
   config.train.batch_size = 32
   config.train.average_decay = 0.998
   config.data.source = "digits"
   config.data.image_size = 16
   config.data.channels = 1
   config.model.width = 32
+
+
+def get_config():
+  """Returns the locked configuration."""
+  config = default.get_config()
+  use_digits(config)
+  config.train.num_steps = 4_000
   config.langevin.num_steps = 20
   # Most background pixels of a digit are exactly black. Without this noise the
   # hat grows ever steeper there, until the chain overshoots and training blows

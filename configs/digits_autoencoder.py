@@ -6,24 +6,19 @@ Data:      scikit-learn's digits, as configs/digits.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from configs import cifar10_autoencoder
+from configs import cifar10_autoencoder, digits
 
 
 def get_config():
   """Returns the locked configuration."""
   config = cifar10_autoencoder.get_config()
   config.unlock()
+  digits.use_digits(config)
   config.train.num_steps = 2_000
-  config.train.batch_size = 32
-  config.train.average_decay = 0.998
   config.train.log_every = 50
   config.train.image_every = 500
   config.train.checkpoint_every = 1_000
   config.train.test_every = 250
-  config.data.source = "digits"
-  config.data.image_size = 16
-  config.data.channels = 1
-  config.model.width = 32
   config.generator.learning_rate = 1e-3
   config.generator.learning_rate_drops = ((1_000, 3e-4), (1_500, 1e-4))
   config.lock()

@@ -8,20 +8,15 @@ Data:      scikit-learn's digits, as configs/digits.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from configs import cifar10_refine
+from configs import cifar10_refine, digits
 
 
 def get_config():
   """Returns the locked configuration."""
   config = cifar10_refine.get_config()
   config.unlock()
+  digits.use_digits(config)
   config.train.num_steps = 1_000
-  config.train.batch_size = 32
-  config.train.average_decay = 0.998
-  config.data.source = "digits"
-  config.data.image_size = 16
-  config.data.channels = 1
-  config.model.width = 32
   config.langevin.num_steps = 20
   config.langevin.step_size_y = 1e-3
   config.langevin.temperature = 1e-6

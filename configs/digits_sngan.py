@@ -6,20 +6,15 @@ Data:      scikit-learn's digits, as configs/digits.py; 2 batches a step
 Hardware:  2 CPU cores, a few minutes
 """
 
-from configs import cifar10_sngan
+from configs import cifar10_sngan, digits
 
 
 def get_config():
   """Returns the locked configuration."""
   config = cifar10_sngan.get_config()
   config.unlock()
+  digits.use_digits(config)
   config.train.num_steps = 3_000
-  config.train.batch_size = 32
-  config.train.average_decay = 0.998
-  config.data.source = "digits"
-  config.data.image_size = 16
-  config.data.channels = 1
-  config.model.width = 32
   config.sngan.discriminator_width = 32
   config.sngan.discriminator_steps = 2
   config.sngan.decay_steps = 3_000
