@@ -136,9 +136,7 @@ def _compile(config: ml_collections.ConfigDict, mesh: Mesh) -> _Programs:
   """Compiles all that is timed, in the formulation that is in force."""
   objective = objectives.make(config, mesh)
   abstract = train.abstract_state(config, objective, mesh)
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  init = jax.jit(objective.init, out_shardings=shardings)
-  state = init(jax.random.key(config.seed))
+  state = train.init_state(config, objective, abstract)
   calls = _update_calls(config, mesh, objective.networks, state)
   kept = [jax.tree.map(jnp.copy, state)]
   for name, num_steps in _lengths(config).items():

@@ -162,11 +162,21 @@ def restore_or_init(
   step = saved.latest_step()
   if step is not None:
     return saved.restore(step, abstract), step
+  frozen = objective.load_frozen() if frozen is None else frozen
+  return init_state(config, objective, abstract, frozen), 0
+
+
+def init_state(
+  config: ml_collections.ConfigDict,
+  objective: base.Objective,
+  abstract: Any,
+  frozen: tuple[Any, ...] = (),
+) -> Any:
+  """Returns the state of a new run, placed as `abstract_state` says."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   init = jax.jit(objective.init, out_shardings=shardings)
   rng = rng_lib.stream(jax.random.key(config.seed), "init")
-  frozen = objective.load_frozen() if frozen is None else frozen
-  return init(rng, *frozen), 0
+  return init(rng, *frozen)
 
 
 def _make_test(

@@ -2,6 +2,10 @@
 
 import importlib
 
+import jax
+
+from hatebm_jax import objectives, sharding
+
 
 def config(name="digits", **overrides):
   """Returns a digits config at width 8, batch 8, 3 Langevin steps.
@@ -31,3 +35,16 @@ def config(name="digits", **overrides):
     group, field = name.split("__")
     tiny[group][field] = value
   return tiny
+
+
+def take_step(settings, num_devices, images):
+  """Returns the objective, states before and after, metrics and images."""
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  objective = objectives.make(settings, mesh)
+
+  @jax.jit
+  def run(images):
+    state = objective.init(jax.random.key(0))
+    return state, *objective.step(state, images, jax.random.key(1))
+
+  return objective, *run(images)

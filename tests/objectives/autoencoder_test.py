@@ -19,22 +19,9 @@ def images():
   return jnp.asarray(rng.integers(0, 256, (8, 16, 16, 1), np.uint8))
 
 
-def take_step(settings, num_devices, images):
-  """Returns the objective, states before and after, metrics and images."""
-  mesh = sharding.make_mesh(jax.devices()[:num_devices])
-  objective = objectives.make(settings, mesh)
-
-  @jax.jit
-  def run(images):
-    state = objective.init(jax.random.key(0))
-    return state, *objective.step(state, images, jax.random.key(1))
-
-  return objective, *run(images)
-
-
 @pytest.fixture(scope="module")
 def one_step(images):
-  return take_step(config(), 1, images)
+  return tiny.take_step(config(), 1, images)
 
 
 def test_loss_by_hand():
@@ -51,7 +38,7 @@ def test_the_step_minimises_the_loss_of_its_batch(one_step, images):
   objective, first, _, metrics, _ = one_step
   settings = config()
   settings.autoencoder.latent_epsilon = 0.0
-  _, _, _, quiet, _ = take_step(settings, 1, images)
+  _, _, _, quiet, _ = tiny.take_step(settings, 1, images)
   losses = jax.jit(objective.test_loss)(first, images, jax.random.key(1))
   assert losses.shape == (8,)
   np.testing.assert_allclose(
@@ -93,7 +80,7 @@ def test_what_is_shown(one_step, images):
 
 def test_one_and_eight_devices_take_the_same_step(one_step, images):
   _, _, one, metrics, shown = one_step
-  _, _, eight, metrics_eight, shown_eight = take_step(config(), 8, images)
+  _, _, eight, metrics_eight, shown_eight = tiny.take_step(config(), 8, images)
   for a, b in zip(
     jax.tree.leaves((metrics, shown["data"])),
     jax.tree.leaves((metrics_eight, shown_eight["data"])),

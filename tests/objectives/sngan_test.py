@@ -20,22 +20,9 @@ def images():
   return jnp.asarray(rng.integers(0, 256, (16, 16, 16, 1), np.uint8))
 
 
-def take_step(settings, num_devices, images):
-  """Returns the objective, states before and after, metrics and images."""
-  mesh = sharding.make_mesh(jax.devices()[:num_devices])
-  objective = objectives.make(settings, mesh)
-
-  @jax.jit
-  def run(images):
-    state = objective.init(jax.random.key(0))
-    return state, *objective.step(state, images, jax.random.key(1))
-
-  return objective, *run(images)
-
-
 @pytest.fixture(scope="module")
 def one_step(images):
-  return take_step(config(), 1, images)
+  return tiny.take_step(config(), 1, images)
 
 
 def test_hinge_losses_by_hand():
@@ -171,7 +158,7 @@ def test_shown_images_use_the_stored_statistics(one_step, images):
 
 def test_one_and_eight_devices_take_the_same_step(one_step, images):
   _, _, one, metrics, _ = one_step
-  _, _, eight, metrics_eight, _ = take_step(config(), 8, images)
+  _, _, eight, metrics_eight, _ = tiny.take_step(config(), 8, images)
   chex.assert_trees_all_close(metrics, metrics_eight, rtol=1e-3, atol=1e-4)
   chex.assert_trees_all_close(
     one.generator_stats, eight.generator_stats, atol=1e-4
