@@ -62,7 +62,9 @@ def _samples(restored, dtype):
   start = time.perf_counter()
   drawn = sample.draw(changed)
   seconds = time.perf_counter() - start
-  sets = evaluate.judge_digits(restored.config, drawn)["sets"]
+  sets = evaluate.measure_digits(
+    restored.config, {"hat": drawn.samples, "generator": drawn.generated}
+  )["sets"]
   return drawn, {
     "seconds": seconds,
     "recognised": sets["hat"]["recognised"],

@@ -1,0 +1,73 @@
+"""A small classifier of scikit-learn's digits, for its feature space.
+
+A Frechet distance in its 64 features is called FD-digits, never FID: it
+compares with no published number. experiments/digits_network trained it.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hatebm_jax import data
+
+NUM_FEATURES = 64
+WEIGHTS = pathlib.Path(__file__).with_name("digits_network.npz")
+_SIZE = 16
+_BATCH_SIZE = 500
+
+
+class DigitsNetwork(nn.Module):
+  """Two convolutions with pools, a dense layer of features, ten logits."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns features `[batch, 64]` and logits `[batch, 10]`.
+
+    Args:
+      x: images `[batch, 16, 16, 1]` in [-1, 1].
+    """
+    for i, features in enumerate((16, 32)):
+      x = nn.relu(nn.Conv(features, (3, 3), name=f"conv_{i}")(x))
+      x = nn.avg_pool(x, (2, 2), (2, 2))
+    x = x.reshape(len(x), -1)
+    x = nn.relu(nn.Dense(NUM_FEATURES, name="features")(x))
+    return x, nn.Dense(10, name="logits")(x)
+
+
+@functools.cache
+def load() -> Any:
+  """Returns the variables that ship with the package."""
+  with np.load(WEIGHTS, allow_pickle=False) as file:
+    return flax.traverse_util.unflatten_dict(dict(file), sep="/")
+
+
+def to_input(images: np.ndarray) -> jax.Array:
+  """Returns what the network sees of images.
+
+  Args:
+    images: uint8 `[n, height, width, 1]`; other sizes than 16 are resized with
+      antialias.
+
+  Returns:
+    float32 `[n, 16, 16, 1]` in [-1, 1].
+  """
+  shape = (len(images), _SIZE, _SIZE, 1)
+  return jax.image.resize(data.to_float(jnp.asarray(images)), shape, "linear")
+
+
+@jax.jit
+def _features(variables, images):
+  return DigitsNetwork().apply(variables, to_input(images))[0]
+
+
+def features(images: np.ndarray) -> np.ndarray:
+  """Returns features, float32 `[n, 64]`, of uint8 images `[n, h, w, 1]`."""
+  starts = range(0, len(images), _BATCH_SIZE)
+  parts = [_features(load(), images[i : i + _BATCH_SIZE]) for i in starts]
+  return np.concatenate(jax.device_get(parts))

@@ -1,0 +1,86 @@
+"""The Frechet distance between the features of two sets of images.
+
+Features are taken for samples of a Gaussian; the distance is that between the
+Gaussians (Dowson and Landau, 1982; Heusel et al., NeurIPS 2017, who call it FID
+in the feature space of their Inception network, and in no other).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+  """Moments of a set of features, float64.
+
+  Attributes:
+    mean: `[dim]`.
+    covariance: unbiased, `[dim, dim]`.
+    count: number of images.
+  """
+
+  mean: np.ndarray
+  covariance: np.ndarray
+  count: int
+
+
+def moments(features: np.ndarray) -> Moments:
+  """Returns the moments of features `[n, dim]`, n >= 2.
+
+  Raises:
+    ValueError: if there are fewer than two images, or values are not finite.
+  """
+  features = np.asarray(features, np.float64)
+  if features.ndim != 2 or len(features) < 2:
+    raise ValueError(
+      "expected features [n, dim] of two images or more, found shape "
+      f"{features.shape}."
+    )
+  if not np.isfinite(features).all():
+    raise ValueError("expected finite features, found NaN or infinity.")
+  mean = features.mean(0)
+  centred = features - mean
+  covariance = centred.T @ centred / (len(features) - 1)
+  return Moments(mean, covariance, len(features))
+
+
+def distance(
+  mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
+) -> float:
+  """Returns ||mu1 - mu2||^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)).
+
+  The trace of the root is the sum of the singular values of
+  sigma1^(1/2) sigma2^(1/2): always real, symmetric in the two arguments, and
+  well defined for singular covariances, where a matrix square root of the
+  product is not.
+
+  Args:
+    mu1: mean `[dim]`.
+    sigma1: covariance `[dim, dim]`.
+    mu2: mean `[dim]`.
+    sigma2: covariance `[dim, dim]`.
+
+  Raises:
+    ValueError: if shapes do not fit, or values are not finite.
+  """
+  arrays = [np.asarray(x, np.float64) for x in (mu1, sigma1, mu2, sigma2)]
+  mu1, sigma1, mu2, sigma2 = arrays
+  dim = mu1.size
+  expected = [(dim,), (dim, dim)] * 2
+  if [x.shape for x in arrays] != expected:
+    raise ValueError(
+      f"expected shapes {expected}, found {[x.shape for x in arrays]}."
+    )
+  if not all(np.isfinite(x).all() for x in arrays):
+    raise ValueError("expected finite moments, found NaN or infinity.")
+  product = _root(sigma1) @ _root(sigma2)
+  trace_of_root = np.linalg.svd(product, compute_uv=False).sum()
+  squared = np.square(mu1 - mu2).sum()
+  result = squared + np.trace(sigma1) + np.trace(sigma2) - 2 * trace_of_root
+  return max(float(result), 0.0)  # Rounding may leave a distance of -1e-13.
+
+
+def _root(sigma: np.ndarray) -> np.ndarray:
+  """Square root of a covariance; eigenvalues below zero are rounding."""
+  values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
+  return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
