@@ -17,10 +17,11 @@ def get_config():
   config.unlock()
   digits.use_digits(config)
   config.train.num_steps = 1_000
-  config.langevin.num_steps = 20
+  config.langevin.num_steps = 30
   config.langevin.temperature = 1e-8
-  config.hat.learning_rate = 3e-4
+  config.hat.learning_rate = 4e-4
+  config.hat.learning_rate_drops = ((600, 1.5e-4),)
   config.hat.data_epsilon = 0.03
-  config.evaluate.num_steps = 60
+  config.evaluate.num_steps = 40
   config.lock()
   return config

@@ -33,13 +33,13 @@ def state_of(config, path, generator=None):
     return train.restore_or_init(config, objective, mesh, saved)[0]
 
 
-def sngan():
-  return tiny.config("digits_sngan", train__num_steps=2)
+def sngan(num_steps=2):
+  return tiny.config("digits_sngan", train__num_steps=num_steps)
 
 
-def autoencoder():
+def autoencoder(num_steps=2):
   return tiny.config(
-    "digits_autoencoder", train__num_steps=2, train__test_every=2
+    "digits_autoencoder", train__num_steps=num_steps, train__test_every=2
   )
 
 
@@ -123,6 +123,17 @@ def test_an_autoencoder_run_its_test_loss_and_its_samples(autoencoder_run):
   )
   assert pairs.shape == (2, 360, 16, 16, 1)
   np.testing.assert_array_equal(pairs[0], images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make_config", [sngan, autoencoder])
+def test_generators_resume_exactly(make_config, request, tmp_path):
+  whole = request.getfixturevalue(f"{make_config.__name__}_run")
+  for num_steps in (1, 2):
+    assert train.train(make_config(num_steps), tmp_path) is None
+  chex.assert_trees_all_equal(
+    state_of(make_config(), tmp_path), state_of(make_config(), whole)
+  )
 
 
 def test_the_frozen_generator_is_the_sources_bit_for_bit(refine_run, sngan_run):

@@ -44,8 +44,10 @@ def main() -> None:
   """Trains the hat, draws samples and judges them."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  path = parser.parse_args().workdir.absolute()
-  config = digits_refine.get_config()
+  parser.add_argument("--seed", type=int, default=0)
+  args = parser.parse_args()
+  path, config = args.workdir.absolute(), digits_refine.get_config()
+  config.seed = args.seed
   digits = data.load_all(data.open_source(config.data, "train"))
   generator = make_generator(data.to_float(digits))
   if train.train(config, path, generator):
