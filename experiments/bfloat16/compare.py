@@ -62,7 +62,7 @@ def _samples(restored, dtype):
   start = time.perf_counter()
   drawn = sample.draw(changed)
   seconds = time.perf_counter() - start
-  sets = evaluate.measure_digits(
+  sets = evaluate.measure(
     restored.config, {"hat": drawn.samples, "generator": drawn.generated}
   )["sets"]
   return drawn, {

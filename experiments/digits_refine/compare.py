@@ -103,7 +103,7 @@ def main() -> None:
   result = {
     "num_gradients": gradients,
     "langevin": sample.settings(config)._asdict(),
-    **evaluate.measure_digits(config, sets),
+    **evaluate.measure(config, sets),
   }
   print(evaluate.table(result))
   args.out.write_text(json.dumps(result, indent=2) + "\n")
