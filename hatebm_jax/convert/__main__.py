@@ -1,4 +1,7 @@
-"""Command line: `python -m hatebm_jax.convert {tf2|mimicry} SOURCE OUT.npz`."""
+"""Command line: `python -m hatebm_jax.convert KIND SOURCE OUT.npz`.
+
+KIND is tf2, mimicry or inception.
+"""
 
 import argparse
 import os
@@ -33,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
   mimicry.add_argument("source", help="the .pth")
   mimicry.add_argument("out", help="the .npz to write")
   mimicry.set_defaults(read=lambda args: convert.from_mimicry(args.source))
+  inception = sources.add_parser(
+    "inception", help="the Inception network of 2015, for FID"
+  )
+  inception.add_argument(
+    "source", help="a .pth of pytorch-fid or torch-fidelity"
+  )
+  inception.add_argument("out", help="the .npz to write")
+  inception.set_defaults(read=lambda args: convert.from_inception(args.source))
   return parser
 
 

@@ -16,16 +16,17 @@ from collections.abc import Mapping
 import flax.linen as nn
 import numpy as np
 
-from hatebm_jax.convert import network
+from hatebm_jax.convert import inception, network
 from hatebm_jax.convert.network import ConvertError, Shape
 from hatebm_jax.models.autoencoder import Decoder, Encoder
 from hatebm_jax.models.discriminator import Discriminator
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
+from hatebm_jax.models.inception import Inception
 
 _CLASSES = {
   module.__name__: module
-  for module in (Hat, Generator, Decoder, Encoder, Discriminator)
+  for module in (Hat, Generator, Decoder, Encoder, Discriminator, Inception)
 }
 # Linen's nesting, and the type to compute in: no business of the weights.
 _NOT_STORED = ("parent", "name", "dtype")
@@ -140,6 +141,8 @@ def _module(path: network.Path, text: str) -> nn.Module:
 
 def _input_shape(module: nn.Module, shapes: Mapping[str, Shape]) -> Shape:
   """Returns the shape of an input that the module accepts."""
+  if isinstance(module, Inception):
+    return inception.INPUT_SHAPE
   if isinstance(module, Generator):
     return (1, shapes["params/dense/kernel"][0])
   # An encoder halves once.
