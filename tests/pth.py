@@ -1,6 +1,7 @@
 """Writes .pth files as PyTorch does, and as it never would, without PyTorch."""
 
 import io
+import pickle
 import zipfile
 
 
@@ -52,6 +53,22 @@ def write(path, instructions, compression=zipfile.ZIP_STORED, **storages):
     archive.writestr("net/data.pkl", b"\x80\x02" + instructions + b".")
     for key, values in storages.items():
       archive.writestr(f"net/{key.replace('_', '/')}", values)
+  return path
+
+
+def write_old(path, instructions, *, machine=None, **storages):
+  """Writes a .pth as PyTorch did before 1.6; storages are bytes of float32."""
+  machine = machine or {"protocol_version": 1001, "little_endian": True}
+  parts = [
+    pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+    pickle.dumps(1001, 2),
+    pickle.dumps(machine, 2),
+    b"\x80\x02" + instructions + b".",
+    pickle.dumps(list(storages), 2),
+  ]
+  for values in storages.values():
+    parts += [(len(values) // 4).to_bytes(8, "little"), values]
+  path.write_bytes(b"".join(parts))
   return path
 
 

@@ -1,18 +1,23 @@
 """PyTorch's .pth files, read without PyTorch and without running anything.
 
 Since PyTorch 1.6 a .pth is a zip: `NAME/data.pkl` describes the content as a
-pickle, `NAME/data/0`, `NAME/data/1`, ... are the values. A pickle is a program
-that may call any function. Here it is read by an interpreter of our own, which
-knows the few instructions that `torch.save` writes for a dictionary of tensors
-and makes nothing but dictionaries, lists, numbers, text and `Tensor`s.
+pickle, `NAME/data/0`, `NAME/data/1`, ... are the values. Before, it was five
+pickles in a row (a magic number, the version, the machine, the content, the
+keys of its values), then each key's values behind their number.
+
+A pickle is a program that may call any function. Here it is read by an
+interpreter of our own, which knows the few instructions that `torch.save`
+writes for a dictionary of tensors and makes nothing but dictionaries, lists,
+numbers, text and `Tensor`s.
 """
 
 import math
+import os
 import pickletools
 import sys
 import zipfile
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,8 +37,13 @@ _READ_ERRORS = (
 )
 
 
+# How a file from before PyTorch 1.6 begins.
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C
+_OLD_VERSION = 1001
+
+
 class _Storage(NamedTuple):
-  """Values of one or several tensors: a file of the zip."""
+  """Values of one or several tensors."""
 
   key: str
   dtype: np.dtype
@@ -44,7 +54,7 @@ class Tensor(NamedTuple):
   """Where the values of a tensor are.
 
   Attributes:
-    storage: the file of the zip.
+    storage: the values that it is a part of.
     offset: of the first element, in elements.
     shape: of the tensor.
     strides: in elements.
@@ -72,12 +82,15 @@ def load(path: network.Path) -> Any:
     `Tensor` for each tensor.
 
   Raises:
-    ConvertError: if the file is missing, damaged, older than PyTorch 1.6, or
-      holds more than tensors.
+    ConvertError: if the file is missing, damaged, or holds more than tensors.
   """
   try:
+    if _is_old(path):
+      with open(path, "rb") as file:
+        return _read_old_header(file)[0]
     with zipfile.ZipFile(path) as archive:
-      return _interpret(_stored(archive, _folder(archive) + "data.pkl"))
+      pickle = _stored(archive, _folder(archive) + "data.pkl")
+      return _interpret(pickle)[0]
   except _READ_ERRORS as error:
     raise _bad_file(path, error) from error
 
@@ -95,23 +108,74 @@ def read(
     ConvertError: if the file is damaged.
   """
   try:
+    if _is_old(path):
+      stored = _read_old_values(path)
+      return {
+        name: _values(stored[tensor.storage.key], "<", tensor)
+        for name, tensor in tensors.items()
+      }
     with zipfile.ZipFile(path) as archive:
       folder = _folder(archive)
       order = _byte_order(archive, folder)
       return {
-        name: _values(archive, folder, order, tensor)
+        name: _values(
+          _stored(archive, f"{folder}data/{tensor.storage.key}"), order, tensor
+        )
         for name, tensor in tensors.items()
       }
   except _READ_ERRORS as error:
     raise _bad_file(path, error) from error
 
 
+def _is_old(path: network.Path) -> bool:
+  """Says whether the file is no zip but begins with a pickle's protocol 2."""
+  with open(path, "rb") as file:
+    return file.read(2) == b"\x80\x02"
+
+
+def _read_old_header(file: BinaryIO) -> tuple[Any, list[_Storage]]:
+  """Reads the pickles of a file from before PyTorch 1.6.
+
+  Returns:
+    The content, and the storages in the order of their values, which follow.
+  """
+  magic, version, machine = (_interpret(file)[0] for _ in range(3))
+  if (magic, version) != (_OLD_MAGIC, _OLD_VERSION):
+    raise ValueError("it does not begin as PyTorch's files do")
+  if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+    raise ValueError("it is of a machine that is not little-endian")
+  content, storages = _interpret(file)
+  keys, _ = _interpret(file)
+  by_key = {storage.key: storage for storage in storages}
+  if len(by_key) != len(set(storages)) or sorted(by_key) != sorted(keys):
+    raise ValueError("its tensors do not fit its list of values")
+  return content, [by_key[key] for key in keys]
+
+
+def _read_old_values(path: network.Path) -> dict[str, bytes]:
+  """Reads the values of a file from before PyTorch 1.6 by their key."""
+  with open(path, "rb") as file:
+    _, storages = _read_old_header(file)
+    values = {}
+    for storage in storages:
+      number = int.from_bytes(file.read(8), "little")
+      if number != storage.size:
+        raise ValueError(
+          f"{storage.key} has {number} values, not {storage.size}"
+        )
+      # Read to what is there: a false size must not claim memory.
+      left = os.fstat(file.fileno()).st_size - file.tell()
+      values[storage.key] = file.read(
+        min(number * storage.dtype.itemsize, left)
+      )
+    return values
+
+
 def _bad_file(path: network.Path, error: Exception) -> ConvertError:
   return ConvertError(
-    f"{path}: expected a .pth of tensors as PyTorch 1.6 and newer save it, "
-    f"found a missing, damaged, foreign or older file "
-    f"({network.one_line(error)}). Copy it anew, or save the network's "
-    "state_dict again in a newer PyTorch."
+    f"{path}: expected a .pth of tensors as PyTorch saves it, found a missing, "
+    f"damaged or foreign file ({network.one_line(error)}). Copy it anew, or "
+    "save the network's state_dict again."
   )
 
 
@@ -140,24 +204,25 @@ def _byte_order(archive: zipfile.ZipFile, folder: str) -> str:
   return {b"little": "<", b"big": ">"}[order]
 
 
-def _values(archive, folder: str, order: str, tensor: Tensor) -> np.ndarray:
+def _values(content: bytes, order: str, tensor: Tensor) -> np.ndarray:
+  """Returns a tensor of the bytes of its storage."""
   storage, offset, shape, strides = tensor
   dtype = storage.dtype.newbyteorder(order)
-  name = f"{folder}data/{storage.key}"
-  content = _stored(archive, name)
   needed = storage.size * dtype.itemsize
   # Also for safety: the strides were checked against this size.
   if len(content) != needed:
-    raise ValueError(f"{name} has {len(content)} bytes, not {needed}")
+    raise ValueError(f"{storage.key} has {len(content)} bytes, not {needed}")
   values = np.frombuffer(content, dtype)[offset:]
   steps = [stride * dtype.itemsize for stride in strides]
   view = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
   return view.astype(storage.dtype)
 
 
-def _storage(kind, dtype, key, location, size) -> _Storage:
+def _storage(kind, dtype, key, location, size, view=None) -> _Storage:
   """Checks what a pickle says of a file of values."""
   del location  # The device that the tensor was on.
+  if view is not None:
+    raise ValueError("a storage that is a view of another one")
   if kind != "storage" or not isinstance(dtype, np.dtype):
     raise ValueError("a persistent object that is no storage of numbers")
   if not isinstance(key, str) or not _is_natural(size):
@@ -261,16 +326,22 @@ _TAKE = {
   "APPENDS": (None, _extend),
   "SETITEM": (2, _set_items),
   "SETITEMS": (None, _set_items),
-  "BINPERSID": (1, lambda stack, items: stack.append(_storage(*items[0]))),
   "REDUCE": (2, lambda stack, items: stack.append(_call(*items))),
   # The attributes of a state_dict: versions of its modules.
   "BUILD": (1, lambda stack, items: None),
 }
 
 
-def _interpret(pickle: bytes) -> Any:
-  """Returns the object that a pickle describes; see the module's docstring."""
-  stack, marks, memo = [], [], {}
+def _interpret(pickle: bytes | BinaryIO) -> tuple[Any, list[_Storage]]:
+  """Reads a pickle; see the module's docstring.
+
+  Args:
+    pickle: or an open file, which is left behind the pickle's end.
+
+  Returns:
+    The object that it describes, and the storages that it names.
+  """
+  stack, marks, memo, storages = [], [], {}, []
   for opcode, argument, _ in pickletools.genops(pickle):
     name = opcode.name
     if name in _PUSH:
@@ -289,6 +360,9 @@ def _interpret(pickle: bytes) -> Any:
       if argument not in _GLOBALS:
         raise ValueError(f"it asks for {argument[:80]!r}, which is refused")
       stack.append(_GLOBALS[argument])
+    elif name == "BINPERSID":
+      storages.append(_storage(*stack.pop()))
+      stack.append(storages[-1])
     elif name == "MARK":
       marks.append(len(stack))
     elif name in ("BINPUT", "LONG_BINPUT"):
@@ -296,7 +370,7 @@ def _interpret(pickle: bytes) -> Any:
     elif name in ("BINGET", "LONG_BINGET"):
       stack.append(memo[argument])
     elif name == "STOP":
-      return stack.pop()
+      return stack.pop(), storages
     elif name != "PROTO":
       raise ValueError(f"the instruction {name}, which is refused")
   raise ValueError("it has no end")

@@ -176,10 +176,55 @@ def test_foreign_zip(tmp_path):
     torch_file.load(tmp_path / "x.npz")
 
 
+TWO = pth.dictionary(
+  a=pth.tensor(3, 1, (2,), (1,), key="first"),
+  b=pth.tensor(6, 0, (2, 3), (1, 2), key="second"),
+)
+FIRST = np.arange(3, dtype="<f4").tobytes()
+SECOND = np.arange(6, dtype="<f4").tobytes()
+
+
 def test_before_pytorch_1_6(tmp_path):
+  # The values stand in an order of their own.
+  path = pth.write_old(tmp_path / "x.pth", TWO, second=SECOND, first=FIRST)
+  tensors = torch_file.load(path)
+  assert {name: tensor.shape for name, tensor in tensors.items()} == {
+    "a": (2,),
+    "b": (2, 3),
+  }
+  values = torch_file.read(path, tensors)
+  np.testing.assert_array_equal(values["a"], [1, 2])
+  np.testing.assert_array_equal(values["b"], [[0, 2, 4], [1, 3, 5]])
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"second": SECOND[:-4]}, "second has 5 values, not 6"),
+    ({"third": b""}, "list of values"),
+    ({"machine": {"little_endian": False}}, "not little-endian"),
+  ],
+)
+def test_damage_before_pytorch_1_6(tmp_path, changes, message):
+  storages = {"first": FIRST, "second": SECOND} | changes
+  path = pth.write_old(tmp_path / "x.pth", TWO, **storages)
+  with pytest.raises(convert.ConvertError, match=message):
+    torch_file.read(path, torch_file.load(path))
+
+
+def test_every_truncation_before_pytorch_1_6(tmp_path):
+  path = pth.write_old(tmp_path / "x.pth", TWO, first=FIRST, second=SECOND)
+  tensors, content = torch_file.load(path), path.read_bytes()
+  for length in range(len(content)):
+    path.write_bytes(content[:length])
+    with pytest.raises(convert.ConvertError):
+      torch_file.read(path, tensors)
+
+
+def test_a_pickle_that_is_no_pth(tmp_path):
   path = tmp_path / "x.pth"
-  path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"...")
-  with pytest.raises(convert.ConvertError, match="not a zip file"):
+  path.write_bytes(3 * pickle.dumps(1, protocol=2))
+  with pytest.raises(convert.ConvertError, match="not begin as PyTorch's"):
     torch_file.load(path)
 
 
