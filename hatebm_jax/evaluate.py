@@ -17,7 +17,7 @@ from hatebm_jax.metrics import digits_judge, digits_network, frechet, resnet10
 _LABELS = {
   "hat": "hat samples",
   "generator": "generator alone",
-  "held_out": "held-out digits",
+  "held_out": "held-out images",
 }
 
 # Columns of the table: title and format of a figure.
@@ -153,9 +153,8 @@ def table(result: dict[str, Any]) -> str:
   columns = [key for key in _COLUMNS if key in next(iter(sets.values()))]
   titles = [_COLUMNS[key][0] for key in columns]
   lines = [
-    "FD-digits, FD-ResNet10: Frechet distance to the "
-    f"{result['num_reference']} training images in the features of a small "
-    "network; it is no FID."
+    f"{titles[-1]}: Frechet distance to the {result['num_reference']} training "
+    "images in the features of a small network; it is no FID."
   ]
   if "judge_accuracy" in result:
     lines.append(

@@ -188,7 +188,7 @@ def test_sigterm_stops_with_a_checkpoint_and_the_run_resumes(tmp_path):
   assert process.returncode == 0, output
   assert f"Resuming at step {step}" in output
   assert any((tmp_path / "xla_cache").iterdir())
-  assert "hat samples" in output and "held-out digits" in output
+  assert "hat samples" in output and "held-out images" in output
   evaluation = json.loads((tmp_path / "evaluation.json").read_text())
   assert evaluation["checkpoint_step"] == step + 2
 
