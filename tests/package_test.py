@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 import hatebm_jax
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_LOCAL = {"configs", "hatebm_jax"} | {
+_LOCAL = {"configs", "experiments", "hatebm_jax"} | {
   path.stem for path in (_ROOT / "tests").rglob("*.py")
 }
 # Import name -> name of the package, where they differ.
