@@ -83,7 +83,8 @@ def score(params, spectral, x):
 def two_discriminator_steps(networks, first, x, rngs):
   """Returns parameters, spectral, statistics and mean real logits [2]."""
   stats, spectral, logits = first.generator_stats, first.spectral, []
-  params, optimizer = first.discriminator.params, optim.gan_adam(2e-4, 3_000, 2)
+  # The rates of configs/digits_sngan.py.
+  params, optimizer = first.discriminator.params, optim.gan_adam(5e-4, 3_000, 2)
   opt_state = optimizer.init(params)
   for i in range(2):
     fake, stats = generate(
