@@ -51,7 +51,7 @@ def write(
     What was written: the protocol and the figures.
 
   Raises:
-    ConfigError: if there is no measure for the run's data.
+    ConfigError: if there is no measure for the run's data, or for one image.
   """
   config = restored.config
   if not has_measure(config):
@@ -59,6 +59,11 @@ def write(
       f"config.data.source={config.data.source!r}: samples can be measured "
       "for 'digits' and for colour images of 32 pixels. For other data draw "
       "samples with --mode=sample and give the npz to the tool of your choice."
+    )
+  if len(drawn.samples) < 2:
+    raise errors.ConfigError(
+      f"config.sample.num_images={len(drawn.samples)}: expected 2 or more, to "
+      "measure how they differ."
     )
   has_hat = restored.networks.hat is not None
   # Without a hat there are no samples but the generator's images.

@@ -3,7 +3,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from hatebm_jax import data, evaluate
+from hatebm_jax import data, errors, evaluate, sample
 
 
 @pytest.fixture
@@ -74,3 +74,10 @@ def test_what_can_be_measured(size, channels, expected):
   config = tiny.config(data__image_size=size, data__channels=channels)
   config.data.source = "folder:images"
   assert evaluate.has_measure(config) == expected
+
+
+def test_one_image_cannot_be_measured(tmp_path):
+  restored = sample.Restored(tiny.config(), 1, None, (None, None), None, None)
+  image = np.zeros((1, 16, 16, 1), np.uint8)
+  with pytest.raises(errors.ConfigError, match="num_images=1: expected 2"):
+    evaluate.write(restored, tmp_path, sample.Drawn(image, image))
