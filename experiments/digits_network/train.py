@@ -9,10 +9,10 @@ import pathlib
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 
+from configs import digits
 from hatebm_jax import data, sample
 from hatebm_jax.metrics import digits_network
 
@@ -25,10 +25,7 @@ _MAX_SHIFT = 1  # pixels of 16
 
 def read(split: str) -> tuple[jax.Array, np.ndarray]:
   """Returns the network's inputs and the labels of a split."""
-  config = ml_collections.ConfigDict(
-    {"source": "digits", "image_size": 16, "channels": 1, "crop": "center"}
-    | {"cache_gib": 1.0, "data_dir": ""}
-  )
+  config = digits.get_config().data
   images = data.load_all(data.open_source(config, split))
   return digits_network.to_input(images), data.digits_labels(split)
 

@@ -1,6 +1,5 @@
 """Weights of the Inception network of 2015, from the usual .pth files."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from hatebm_jax.convert import network, torch_file
@@ -80,4 +79,4 @@ def _torch_shape(shape: network.Shape) -> network.Shape:
 
 def _to_flax(values: np.ndarray) -> np.ndarray:
   axes = (2, 3, 1, 0) if values.ndim == 4 else tuple(range(values.ndim))[::-1]
-  return np.asarray(values.transpose(axes), jnp.float32)
+  return np.asarray(values.transpose(axes), np.float32)
