@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hatebm_jax import data
+from hatebm_jax.metrics import batches
 
 NUM_FEATURES = 64
 WEIGHTS = pathlib.Path(__file__).with_name("digits_network.npz")
@@ -68,6 +69,6 @@ def _features(variables, images):
 
 def features(images: np.ndarray) -> np.ndarray:
   """Returns features, float32 `[n, 64]`, of uint8 images `[n, h, w, 1]`."""
-  starts = range(0, len(images), _BATCH_SIZE)
-  parts = [_features(load(), images[i : i + _BATCH_SIZE]) for i in starts]
-  return np.concatenate(jax.device_get(parts))
+  return batches.apply(
+    lambda batch: _features(load(), batch), images, _BATCH_SIZE
+  )

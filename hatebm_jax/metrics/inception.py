@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from hatebm_jax import convert, errors
+from hatebm_jax.metrics import batches
 from hatebm_jax.models.inception import Inception, preprocess
 
 _BATCH_SIZE = 50
@@ -83,13 +84,9 @@ def features_and_logits(
       "expected uint8 images [n, height, width, 3], found "
       f"{images.dtype} {images.shape}."
     )
-  starts = range(0, len(images), _BATCH_SIZE)
-  parts = [
-    jax.device_get(_apply(variables, images[i : i + _BATCH_SIZE]))
-    for i in starts
-  ]
-  features, logits = zip(*parts, strict=True)
-  return np.concatenate(features), np.concatenate(logits)
+  return batches.apply(
+    lambda batch: _apply(variables, batch), images, _BATCH_SIZE
+  )
 
 
 def features(variables: Any, images: np.ndarray) -> np.ndarray:

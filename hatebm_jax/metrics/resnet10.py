@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hatebm_jax.metrics import batches
+
 NUM_FEATURES = 64
 IMAGE_SHAPE = (32, 32, 3)
 WEIGHTS = pathlib.Path(__file__).with_name("resnet10_cifar10.npz")
@@ -106,6 +108,6 @@ def features(images: np.ndarray) -> np.ndarray:
     raise ValueError(
       f"expected images [n, 32, 32, 3], found shape {images.shape}."
     )
-  starts = range(0, len(images), _BATCH_SIZE)
-  parts = [_features(load(), images[i : i + _BATCH_SIZE]) for i in starts]
-  return np.concatenate(jax.device_get(parts))
+  return batches.apply(
+    lambda batch: _features(load(), batch), images, _BATCH_SIZE
+  )
