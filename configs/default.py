@@ -26,11 +26,25 @@ def get_config() -> config_dict.ConfigDict:
     # Training steps between losses on the test split, of an autoencoder; 0:
     # never.
     test_every=0,
+    # When training diverges (config.divergence): warn; or rollback, to the last
+    # good checkpoint with other random numbers, max_rollbacks times, and then
+    # stop. A metric that is not finite stops a run that only warns.
+    on_divergence="warn",
+    max_rollbacks=3,
     profile_at=0,  # training step to profile for TensorBoard; 0: never
     # Training steps that run on the device before Python is back: worth it
     # where one takes milliseconds. Divides log_every, image_every
     # and checkpoint_every.
     steps_per_dispatch=1,
+  )
+  # The rules by which training has diverged; a rule is broken when the means of
+  # `patience` logs in a row are beyond its bound. hatebm_jax/divergence.py.
+  config.divergence = config_dict.create(
+    max_energy_gap=100.0,  # of the hat's energies, in absolute value
+    max_clip_rate=0.95,  # share of Langevin steps whose drift of y is clipped
+    max_drift_z=5.0,  # L2 norm a Langevin step; of a joint run, never clipped
+    max_saturation=0.5,  # share of sample pixels outside [-1, 1]
+    patience=3,  # logs
   )
   config.data = config_dict.create(
     source="tfds:cifar10",  # tfds:NAME, folder:PATH or digits
@@ -104,5 +118,30 @@ def get_config() -> config_dict.ConfigDict:
     max_drift_y=config_dict.placeholder(float),  # None: no clip
     init_scale_z=config_dict.placeholder(float),
     init_scale_y=0.01,
+  )
+  # What --mode=evaluate measures and against what: hatebm_jax/evaluate.py.
+  config.metrics = config_dict.create(
+    # Weights of the Inception network of 2015, for FID; empty: the small
+    # networks that ship with the package.
+    inception="",
+    split="train",  # of the data: the reference images
+    num_references=config_dict.placeholder(int),  # None: the whole split
+    # An .npz with mu and sigma of reference images, as the usual tools write,
+    # in place of the split; empty: none.
+    statistics="",
+    # An .npz with images to measure in place of drawn ones; empty: none.
+    samples="",
+    repeats=1,  # sets of config.sample.num_images, to see the spread over them
+  )
+  # Out-of-distribution detection by the energy: hatebm_jax/detect.py.
+  config.ood = config_dict.create(
+    sets=(),  # sources as in config.data.source, e.g. ("tfds:svhn_cropped",)
+    num_images=1_000,  # of each set at most
+    bootstraps=1_000,  # resamples, for 95 % intervals
+  )
+  # Parallel chains to look at: hatebm_jax/diagnose.py.
+  config.chains = config_dict.create(
+    num_chains=32,  # 0: none
+    multiple=1,  # of the chains that train; 10 or 100: long runs
   )
   return config

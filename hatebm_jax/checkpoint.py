@@ -98,6 +98,18 @@ class Checkpoints:
     """Returns the training step of the newest checkpoint; None: none."""
     return self._manager.latest_step()
 
+  def go_back(self, step: int) -> int:
+    """Deletes the checkpoints after training step `step`.
+
+    Returns:
+      The training step of the newest one that is left; 0: there is none.
+    """
+    self._manager.wait_until_finished()
+    for later in sorted(self._manager.all_steps(), reverse=True):
+      if later > step:
+        self._manager.delete(later)
+    return self._manager.latest_step() or 0
+
   def save(self, step: int, state: Any) -> None:
     """Starts to save `state` after training step `step`; does not wait."""
     if step != self._manager.latest_step():

@@ -17,7 +17,7 @@ import collections
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -35,13 +35,16 @@ __all__ = [
   "batches",
   "check_batch",
   "digits_labels",
+  "in_order",
   "load_all",
+  "native_size",
   "open_source",
   "to_float",
   "to_uint8",
 ]
 
 _BATCHES_AHEAD = 2
+_LOOKED_AT = 100  # images, to see how large they are
 # Keep the random streams of one seed apart.
 _ORDER, _CROP = 1, 2
 # Width over height of a photograph, to estimate what uncut images take.
@@ -91,19 +94,43 @@ def open_source(
     DataError: a field is wrong, or the data are missing or cannot be read.
   """
   _check_config(config, split)
+  return _cache(_open(config, split), config)
+
+
+def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
+  """Returns the size that a source's images have before they are resized.
+
+  Args:
+    config: `config.data`; its `image_size` and `crop` do not matter.
+    split: 'train' or 'test'.
+
+  Returns:
+    Pixels: the median short side of the first 100 images.
+
+  Raises:
+    DataError: as `open_source`.
+  """
+  _check_config(config, split)
+  config = config.copy_and_resolve_references()
+  config.image_size, config.crop = data_sources.NATIVE, "center"
+  source = _open(config, split)
+  images = source.read(range(min(source.num_images, _LOOKED_AT)))
+  return int(np.median([len(image) for image in images]))
+
+
+def _open(config: ml_collections.ConfigDict, split: str) -> Source:
+  """Opens a source that decodes images as they are read."""
   kind, _, rest = config.source.partition(":")
   if config.source == "digits":
-    source = data_sources.open_digits(config, split)
-  elif kind == "folder" and rest:
-    source = data_sources.open_folder(rest, config, split)
-  elif kind == "tfds" and rest:
-    source = data_tfds.open_tfds(rest, config, split)
-  else:
-    raise DataError(
-      "config.data.source: expected digits, folder:PATH or tfds:NAME, found "
-      f"{config.source!r}. For example --config.data.source=folder:PATH"
-    )
-  return _cache(source, config)
+    return data_sources.open_digits(config, split)
+  if kind == "folder" and rest:
+    return data_sources.open_folder(rest, config, split)
+  if kind == "tfds" and rest:
+    return data_tfds.open_tfds(rest, config, split)
+  raise DataError(
+    "config.data.source: expected digits, folder:PATH or tfds:NAME, found "
+    f"{config.source!r}. For example --config.data.source=folder:PATH"
+  )
 
 
 def _check_config(config: ml_collections.ConfigDict, split: str) -> None:
@@ -185,6 +212,29 @@ def load_all(source: Source) -> np.ndarray:
     DataError: an image cannot be read.
   """
   return source.images(range(source.num_images))
+
+
+def in_order(
+  source: Source, indices: Sequence[int], batch_size: int
+) -> Iterator[np.ndarray]:
+  """Reads images in one pass, a batch of them in memory at a time.
+
+  Args:
+    source: where the images come from.
+    indices: `[n]` in [0, num_images), increasing.
+    batch_size: images of all batches but the last, which may be smaller.
+
+  Returns:
+    An iterator of centre squares, uint8
+    `[batch, image_size, image_size, channels]`.
+
+  Raises:
+    DataError: an image cannot be read.
+  """
+  images = source.read(indices)
+  while batch := list(itertools.islice(images, batch_size)):
+    centre = np.full((len(batch), 2), 0.5)
+    yield data_sources.cut(batch, source.image_size, centre)
 
 
 def check_batch(batch_size: int, num_devices: int) -> None:

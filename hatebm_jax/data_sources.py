@@ -19,6 +19,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 # The names that a split goes by, the preferred one first.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
+# An `image_size` that leaves images as large as they are.
+NATIVE = 0
 _DECODED_AHEAD = 128
 
 
@@ -131,7 +133,8 @@ def fit(image: Image.Image, config: ml_collections.ConfigDict) -> np.ndarray:
   """Converts an image's channels; resizes its short side or centre square."""
   image = _convert(image, config.channels)
   width, height = image.size
-  side, size = min(width, height), config.image_size
+  side = min(width, height)
+  size = side if config.image_size == NATIVE else config.image_size
   if config.crop == "center":
     left, top = (width - side) // 2, (height - side) // 2
     image = image.crop((left, top, left + side, top + side))

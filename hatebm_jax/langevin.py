@@ -41,11 +41,13 @@ class Info(NamedTuple):
     energy: H(G(z) + y) where the step of y took its gradient.
     drift_norm_z: (eps_z^2 / 2) ||grad_z||; zero where z does not move.
     drift_norm_y: (eps^2 / 2) ||g||, after the clip.
+    clip_rate_y: share of the chains whose drift of y was clipped.
   """
 
   energy: jax.Array
   drift_norm_z: jax.Array
   drift_norm_y: jax.Array
+  clip_rate_y: jax.Array
 
 
 class Settings(NamedTuple):
@@ -220,11 +222,12 @@ def _step_y(rngs, y, gradient, step, settings):
   """Step 2 of the chain; `gradient` is that of H in the image.
 
   Returns:
-    The new y and the mean norm of the drift.
+    The new y, the mean norm of the drift and the share that was clipped.
   """
   gradient = gradient / settings.temperature + 2 * settings.tau * y
   drift = 0.5 * settings.step_size_y**2 * gradient
   norm = _norms(drift)
+  clipped = jnp.zeros_like(norm, bool)
   if settings.max_drift_y is not None:
     # where, not minimum of a quotient: a zero gradient must not divide by zero.
     clipped = norm > settings.max_drift_y
@@ -232,7 +235,7 @@ def _step_y(rngs, y, gradient, step, settings):
     drift = jnp.where(clipped, scale * drift, drift)
     norm = jnp.minimum(norm, settings.max_drift_y)
   y = _move(y, drift, rngs, step, settings.step_size_y, settings.noise)
-  return y, norm.mean()
+  return y, norm.mean(), clipped.mean()
 
 
 def _step_z(rngs, z, gradient, step, settings):
@@ -249,11 +252,11 @@ def _sample_residual(rngs, hat_fn, generator_fn, state, settings, steps):
 
   def body(y, step):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm = _step_y(rngs_y, y, gradient, step, settings)
-    return y, (energy.mean(), norm)
+    y, norm, clipped = _step_y(rngs_y, y, gradient, step, settings)
+    return y, Info(energy.mean(), jnp.zeros_like(norm), norm, clipped)
 
-  y, (energy, norm_y) = jax.lax.scan(body, state.y, steps)
-  return State(state.z, y), Info(energy, jnp.zeros_like(norm_y), norm_y)
+  y, info = jax.lax.scan(body, state.y, steps)
+  return State(state.z, y), info
 
 
 def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
@@ -267,8 +270,8 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
 
   def move_y(y, x_generated, step):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm = _step_y(rngs_y, y, gradient, step, settings)
-    return y, energy.mean(), norm
+    y, norm, clipped = _step_y(rngs_y, y, gradient, step, settings)
+    return y, (energy.mean(), norm, clipped)
 
   def move_z(z, y, x_generated, vjp_fn, step):
     _, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
@@ -276,16 +279,19 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
 
   def body(state, step):
     x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
-    y, energy, norm_y = move_y(state.y, x_generated, step)
+    y, (energy, norm_y, clipped) = move_y(state.y, x_generated, step)
     z, norm_z = move_z(state.z, y, x_generated, vjp_fn, step + 1)
-    return State(z, y), Info(energy, norm_z, norm_y)
+    return State(z, y), Info(energy, norm_z, norm_y, clipped)
 
   x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
   z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, steps[0])
   state, info = jax.lax.scan(body, State(z, state.y), steps[:-1])
-  y, energy, norm_y = move_y(state.y, generator_fn(state.z), steps[-1])
+  y, (energy, norm_y, clipped) = move_y(
+    state.y, generator_fn(state.z), steps[-1]
+  )
   return State(state.z, y), Info(
     energy=jnp.append(info.energy, energy),
     drift_norm_z=jnp.append(norm_z, info.drift_norm_z),
     drift_norm_y=jnp.append(info.drift_norm_y, norm_y),
+    clip_rate_y=jnp.append(info.clip_rate_y, clipped),
   )

@@ -1,5 +1,6 @@
 """What a training run says: progress line, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -10,10 +11,21 @@ import numpy as np
 from clu import metric_writers
 
 from hatebm_jax import images as images_lib
+from hatebm_jax import workdir as workdir_lib
+
+_FILE = "metrics.jsonl"
 
 
 class NonFiniteError(FloatingPointError):
-  """A metric is NaN or infinite."""
+  """A metric is NaN or infinite.
+
+  Attributes:
+    step: the first training step at which one is.
+  """
+
+  def __init__(self, message: str, step: int):
+    super().__init__(message)
+    self.step = step
 
 
 class RunLog:
@@ -40,8 +52,8 @@ class RunLog:
     self._time = time.perf_counter()
     if not active:
       return
-    self._file = workdir / "metrics.jsonl"
-    _drop_later_lines(self._file, first_step)
+    self._file = workdir / _FILE
+    _drop_later_lines(workdir, first_step)
     self._tensorboard = metric_writers.AsyncWriter(
       metric_writers.SummaryWriter(str(workdir))
     )
@@ -81,12 +93,20 @@ class RunLog:
     for i in np.flatnonzero(np.any(list(bad.values()), 0))[:1]:
       name = next(name for name in bad if bad[name][i])
       raise NonFiniteError(
-        f"{name} is {metrics[name][i]} at training step {steps[i]}"
+        f"{name} is {metrics[name][i]} at training step {steps[i]}",
+        int(steps[i]),
       )
     return {name: float(values.mean()) for name, values in metrics.items()}
 
-  def write(self, step: int, num_steps: int) -> None:
-    """Writes the means of the steps since the last call and a progress line."""
+  def write(self, step: int, num_steps: int) -> dict[str, float]:
+    """Writes the means of the steps since the last call and a progress line.
+
+    Returns:
+      What was written.
+
+    Raises:
+      NonFiniteError: as `check`.
+    """
     means = self.check()
     # Jax sorts metrics by name: where there is no gap, the first is a loss.
     headline = "energy_gap" if "energy_gap" in means else next(iter(means))
@@ -98,7 +118,7 @@ class RunLog:
     self._pending, self._step, self._wait, self._time = [], step, 0.0, now
     self._noted = {}
     if not self._active:
-      return
+      return means
     with self._file.open("a") as file:
       file.write(json.dumps({"step": step, **means}) + "\n")
     self._tensorboard.write_scalars(step, means)
@@ -109,6 +129,7 @@ class RunLog:
       f"{means[headline]:+.3g}",
       flush=True,
     )
+    return means
 
   def write_images(self, step: int, batches: dict[str, np.ndarray]) -> None:
     """Writes a grid of each batch, uint8 `[n, height, width, channels]`."""
@@ -140,16 +161,25 @@ def _duration(seconds: float) -> str:
   return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _drop_later_lines(file: pathlib.Path, step: int) -> None:
+def read(
+  workdir: pathlib.Path, last_step: int | None = None
+) -> list[dict[str, float]]:
+  """Returns the whole lines of a workdir's metrics.jsonl.
+
+  Args:
+    workdir: of the run; without such a file there are no lines.
+    last_step: later training steps are left out; None: all are there.
+  """
+  file = workdir / _FILE
+  records = []
+  for line in file.read_text().splitlines() if file.exists() else ():
+    # Half a line, of a run that was killed while it wrote, is left out.
+    with contextlib.suppress(ValueError):
+      records.append(json.loads(line))
+  return [x for x in records if last_step is None or x["step"] <= last_step]
+
+
+def _drop_later_lines(workdir: pathlib.Path, step: int) -> None:
   """Keeps the whole lines of steps up to `step`."""
-  if not file.exists():
-    return
-  kept = []
-  for line in file.read_text().splitlines():
-    try:
-      record = json.loads(line)
-    except ValueError:
-      continue  # half a line of a run that was killed while it wrote
-    if record["step"] <= step:
-      kept.append(line + "\n")
-  file.write_text("".join(kept))
+  text = "".join(json.dumps(line) + "\n" for line in read(workdir, step))
+  workdir_lib.write_atomic(workdir / _FILE, text)

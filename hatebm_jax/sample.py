@@ -198,14 +198,19 @@ def _round_up(number: int, multiple: int) -> int:
   return -(-number // multiple) * multiple
 
 
-def draw(restored: Restored) -> Drawn:
+def draw(restored: Restored, repeat: int = 0) -> Drawn:
   """Draws `config.sample.num_images` images.
 
-  The i-th depends on the seed and on i alone. Chains run
-  `config.sample.batch_size` at a time, rounded up to what divides over the
+  The i-th of a repeat depends on the seed, on the repeat and on i alone. Chains
+  run `config.sample.batch_size` at a time, rounded up to what divides over the
   devices.
+
+  Args:
+    restored: from `restore`.
+    repeat: which of several disjoint sets of images, from 0.
   """
   num_images = restored.config.sample.num_images
+  first = repeat * num_images
   batch_size = _round_up(restored.config.sample.batch_size, restored.mesh.size)
   chains = compile_chains(restored)
   drawn = []
@@ -213,7 +218,7 @@ def draw(restored: Restored) -> Drawn:
   for start in tqdm.tqdm(
     starts, "sampling", unit="batch", disable=jax.process_index() > 0
   ):
-    batch = sharding.fetch(chains(start + np.arange(batch_size)))
+    batch = sharding.fetch(chains(first + start + np.arange(batch_size)))
     drawn.append([data.to_uint8(part) for part in batch])
   return Drawn(
     *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True))

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from hatebm_jax import (
   checkpoint,
   data,
+  divergence,
   errors,
   logs,
   objectives,
@@ -30,22 +31,39 @@ from hatebm_jax.objectives import base, learner
 
 _NUM_SHOWN = 64  # images in a grid
 _PROFILED_STEPS = 3
+_ADVICE = (
+  "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a new "
+  "--workdir."
+)
 
 
 class TrainingError(RuntimeError):
   """Training cannot go on."""
 
 
-class _Run(NamedTuple):
-  """What the loop works with."""
+class _Setting(NamedTuple):
+  """What stays the same however often a run goes back."""
 
   config: ml_collections.ConfigDict
   path: pathlib.Path
   mesh: Mesh
   objective: base.Objective
   saved: checkpoint.Checkpoints
-  log: logs.RunLog
   test_fn: Callable[[Any], float] | None
+
+
+class _Run(NamedTuple):
+  """What the loop works with: a setting, and what one attempt has."""
+
+  config: ml_collections.ConfigDict
+  path: pathlib.Path
+  mesh: Mesh
+  objective: base.Objective
+  saved: checkpoint.Checkpoints
+  test_fn: Callable[[Any], float] | None
+  log: logs.RunLog
+  watch: divergence.Watch
+  rng: jax.Array  # of all training steps
 
 
 def train(
@@ -65,33 +83,87 @@ def train(
     A stopped run has a checkpoint; the same command resumes it.
 
   Raises:
-    TrainingError: if a metric is not finite; the last good checkpoint is named.
+    TrainingError: if training has diverged and `config.train.on_divergence`
+      does not mend it; the last good checkpoint is named.
   """
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   _check_dispatch(config.train)
+  divergence.check_settings(config)
   objective = objectives.make(config, mesh, generator)
   # First of all: a wrong source must not claim the workdir, nor wait for data.
   frozen = () if checkpoint.exists(path) else objective.load_frozen()
   source = data.open_source(config.data, "train")
   test_fn = _make_test(config, objective, mesh)
-  writes = jax.process_index() == 0
-  workdir.claim(path, config, writes)
+  workdir.claim(path, config, jax.process_index() == 0)
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
+  with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
+    while True:
+      setting = _Setting(config, path, mesh, objective, saved, test_fn)
+      try:
+        return _train(setting, source, frozen)
+      except divergence.DivergedError as error:
+        _go_back(setting, error)
+      frozen = None
+
+
+def _train(
+  setting: _Setting, source: data.Source, frozen: tuple[Any, ...] | None
+) -> signal.Signals | None:
+  """Trains from the newest checkpoint on, until the end or a divergence."""
+  config, path = setting.config, setting.path
+  writes = jax.process_index() == 0
+  state, first_step = restore_or_init(
+    config, setting.objective, setting.mesh, setting.saved, frozen
+  )
+  if writes:
+    _describe(config, state, setting.mesh, source, first_step)
   with contextlib.ExitStack() as stack:
-    saved = stack.enter_context(
-      checkpoint.Checkpoints(path, config.train.keep_checkpoints)
-    )
-    state, first_step = restore_or_init(config, objective, mesh, saved, frozen)
-    if writes:
-      _describe(config, state, mesh, source, first_step)
     log = logs.RunLog(path, first_step, writes)
     stack.enter_context(contextlib.closing(log))
-    run = _Run(config, path, mesh, objective, saved, log, test_fn)
+    run = _Run(
+      *setting,
+      log=log,
+      watch=divergence.follow(config.divergence, logs.read(path, first_step)),
+      rng=_training_rng(config, len(divergence.rollbacks(path))),
+    )
     batches = _batches(run, source, first_step)
     stack.enter_context(contextlib.closing(batches))
     return _loop(run, state, first_step, batches)
+
+
+def _training_rng(
+  config: ml_collections.ConfigDict, num_rollbacks: int
+) -> jax.Array:
+  """Returns the key of all training steps: another one after every rollback."""
+  rng = rng_lib.stream(jax.random.key(config.seed), "train")
+  return jax.random.fold_in(rng, num_rollbacks) if num_rollbacks else rng
+
+
+def _go_back(setting: _Setting, error: divergence.DivergedError) -> None:
+  """Makes the last good checkpoint the newest one, and writes that down.
+
+  Raises:
+    TrainingError: if the run has gone back often enough.
+  """
+  num_rollbacks = len(divergence.rollbacks(setting.path))
+  if num_rollbacks >= setting.config.train.max_rollbacks:
+    raise TrainingError(
+      f"{error}. The run has gone back {num_rollbacks} times, as often as "
+      f"config.train.max_rollbacks allows, and ends here; {_ADVICE}"
+    ) from error
+  to = setting.saved.go_back(error.good_step)
+  sharding.any_process(False)  # No process reads the record before all have.
+  if jax.process_index() == 0:
+    divergence.record(setting.path, error.divergence, to)
+    print(
+      f"{error}. Going back to training step {to}, with other random numbers "
+      f"(rollback {num_rollbacks + 1} of at most "
+      f"{setting.config.train.max_rollbacks}).",
+      flush=True,
+    )
+  sharding.any_process(False)  # The record is there before anyone reads it.
 
 
 def _batches(run: _Run, source: data.Source, first_step: int):
@@ -262,7 +334,6 @@ def _loop(
   """Takes the steps that are left; returns what stopped them, if anything."""
   settings = run.config.train
   step_fn = compile_steps(run.objective, state)
-  rng = rng_lib.stream(jax.random.key(run.config.seed), "train")
   profile = periodic_actions.Profile(
     logdir=str(run.path),
     num_profile_steps=_PROFILED_STEPS,
@@ -275,7 +346,7 @@ def _loop(
     for steps, images, wait in _dispatches(run, first_step, batches):
       step = int(steps[-1])
       profile(step)
-      state, metrics, shown = step_fn(state, images, rng, steps)
+      state, metrics, shown = step_fn(state, images, run.rng, steps)
       run.log.add(steps, metrics, wait)
       _report(run, step, state, shown)
       stop, overdue = sharding.any_process(
@@ -283,7 +354,10 @@ def _loop(
         time.monotonic() - saved_at > 60 * settings.checkpoint_minutes,
       )
       last = step == settings.num_steps
-      if step % settings.checkpoint_every == 0 or overdue or stop or last:
+      due = step % settings.checkpoint_every == 0 or overdue
+      # Nothing that is about to be undone pushes good checkpoints out.
+      due = due and (run.watch.is_well or settings.on_divergence == "warn")
+      if due or stop or last:
         _check(run)
         run.saved.save(step, state)
         saved_at = time.monotonic()
@@ -349,7 +423,9 @@ def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
     run.log.note({"test_loss": run.test_fn(state)})
   if step % settings.log_every == 0 or last:
     _check(run)
-    run.log.write(step, settings.num_steps)
+    broken = run.watch.update(step, run.log.write(step, settings.num_steps))
+    if broken:
+      _diverged(run, broken)
   if step % settings.image_every == 0 or last:
     images = sharding.fetch({k: v[:_NUM_SHOWN] for k, v in shown.items()})
     run.log.write_images(step, {k: data.to_uint8(v) for k, v in images.items()})
@@ -360,14 +436,30 @@ def _check(run: _Run) -> None:
   try:
     run.log.check()
   except logs.NonFiniteError as error:
+    if run.config.train.on_divergence == "rollback":
+      found = divergence.Divergence(error.step, "not_finite", str(error))
+      raise divergence.DivergedError(found, run.watch.good_step) from error
     step = run.saved.latest_step()
     good = "there is none" if step is None else f"{run.saved.path / str(step)}"
     raise TrainingError(
       f"{error}. Training has diverged and ends here. The last good "
-      f"checkpoint: {good}. The same command would repeat the same steps: "
-      "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a "
-      "new --workdir."
+      f"checkpoint: {good}. The same command would repeat the same steps: go "
+      "on from it with other random numbers by "
+      f"--config.train.on_divergence=rollback, or {_ADVICE}"
     ) from error
+
+
+def _diverged(run: _Run, broken: divergence.Divergence) -> None:
+  """Warns of a broken rule, or ends this attempt."""
+  if run.config.train.on_divergence == "rollback":
+    raise divergence.DivergedError(broken, run.watch.good_step)
+  if jax.process_index() == 0:
+    print(
+      f"warning: {broken} in {run.config.divergence.patience} logs in a row: "
+      "training looks diverged. --config.train.on_divergence=rollback goes "
+      "back when this happens.",
+      flush=True,
+    )
 
 
 @contextlib.contextmanager

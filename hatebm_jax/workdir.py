@@ -9,7 +9,15 @@ from typing import Any
 import ml_collections
 
 # A resumed run may change these and stay the same run.
-_FREE_GROUPS = ("sample", "evaluate", "sharding")
+_FREE_GROUPS = (
+  "sample",
+  "evaluate",
+  "metrics",
+  "ood",
+  "chains",
+  "divergence",
+  "sharding",
+)
 _FREE_TRAIN_FIELDS = (
   "num_steps",
   "log_every",
@@ -18,6 +26,8 @@ _FREE_TRAIN_FIELDS = (
   "checkpoint_minutes",
   "keep_checkpoints",
   "test_every",
+  "on_divergence",
+  "max_rollbacks",
   "profile_at",
   "steps_per_dispatch",
 )

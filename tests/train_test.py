@@ -190,7 +190,7 @@ def test_sigterm_stops_with_a_checkpoint_and_the_run_resumes(tmp_path):
   assert any((tmp_path / "xla_cache").iterdir())
   assert "hat samples" in output and "held-out images" in output
   evaluation = json.loads((tmp_path / "evaluation.json").read_text())
-  assert evaluation["checkpoint_step"] == step + 2
+  assert evaluation["protocol"]["checkpoint_step"] == step + 2
 
 
 def test_an_expected_error_is_one_line(tmp_path):

@@ -155,5 +155,6 @@ def chain_metrics(chains: Chains) -> base.Metrics:
   """Returns what there is to watch in any hat's chains."""
   return {
     "drift_norm_y": chains.info.drift_norm_y.mean(),
+    "clip_rate_y": chains.info.clip_rate_y.mean(),
     "saturation": (jnp.abs(chains.x_sample) > 1).mean(),
   }

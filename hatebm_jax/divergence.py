@@ -1,0 +1,154 @@
+"""When training has diverged, and what a run remembers of going back.
+
+The loss says little: it hovers around zero. What says more is the energy gap
+between data and samples, how often the chains' drift is clipped, how far z
+drifts and how many pixels leave [-1, 1]. Each has a bound in
+`config.divergence`; a rule is broken when the means of so many logs in a row
+are beyond it.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import ml_collections
+
+from hatebm_jax import errors, workdir
+
+FILE = "rollbacks.json"
+ACTIONS = ("warn", "rollback")
+
+# The metric that each rule bounds, in absolute value.
+_METRICS = {
+  "max_energy_gap": "energy_gap",
+  "max_clip_rate": "clip_rate_y",
+  "max_drift_z": "drift_norm_z",
+  "max_saturation": "saturation",
+}
+
+
+class Divergence(NamedTuple):
+  """A broken rule.
+
+  Attributes:
+    step: training step of the log that broke it.
+    rule: its field in `config.divergence`, or `not_finite`.
+    value: of the metric, or what was found.
+  """
+
+  step: int
+  rule: str
+  value: float | str
+
+  def __str__(self) -> str:
+    if self.rule == "not_finite":
+      return f"training step {self.step}: {self.value}"
+    return (
+      f"training step {self.step}: {_METRICS[self.rule]} is {self.value:.3g}, "
+      f"beyond config.divergence.{self.rule}"
+    )
+
+
+class DivergedError(FloatingPointError):
+  """Training has diverged and is to go back.
+
+  Attributes:
+    divergence: what happened.
+    good_step: training step up to which all was well.
+  """
+
+  def __init__(self, divergence: Divergence, good_step: int):
+    super().__init__(str(divergence))
+    self.divergence = divergence
+    self.good_step = good_step
+
+
+class Watch:
+  """Follows a run's logs and says when a rule is broken."""
+
+  def __init__(self, settings: ml_collections.ConfigDict):
+    """Starts to watch.
+
+    Args:
+      settings: `config.divergence`.
+    """
+    self._settings = settings
+    self._beyond = dict.fromkeys(_METRICS, 0)
+    self.good_step = 0  # of the last log that was within all bounds
+
+  @property
+  def is_well(self) -> bool:
+    """Whether the last log was within all bounds."""
+    return not any(self._beyond.values())
+
+  def update(
+    self, step: int, metrics: Mapping[str, float]
+  ) -> Divergence | None:
+    """Takes the means of a log; returns a rule that it breaks, once.
+
+    Args:
+      step: training step of the log.
+      metrics: means; a rule whose metric is not among them is never broken.
+    """
+    broken = None
+    for rule, name in _METRICS.items():
+      beyond = abs(metrics.get(name, 0.0)) > self._settings[rule]
+      self._beyond[rule] = self._beyond[rule] + 1 if beyond else 0
+      if self._beyond[rule] == self._settings.patience:
+        broken = broken or Divergence(step, rule, metrics[name])
+    if self.is_well:
+      self.good_step = step
+    return broken
+
+
+def follow(
+  settings: ml_collections.ConfigDict, lines: Iterable[Mapping[str, float]]
+) -> Watch:
+  """Returns a watch that has seen a run's earlier logs, with their `step`."""
+  watch = Watch(settings)
+  for line in lines:
+    watch.update(line["step"], line)
+  return watch
+
+
+def check_settings(config: ml_collections.ConfigDict) -> None:
+  """Checks what the config says of divergence.
+
+  Raises:
+    ConfigError: if a field cannot be used.
+  """
+  if config.train.on_divergence not in ACTIONS:
+    raise errors.ConfigError(
+      f"config.train.on_divergence={config.train.on_divergence!r}: expected "
+      f"{' or '.join(ACTIONS)}."
+    )
+  for group, field in (("train", "max_rollbacks"), ("divergence", "patience")):
+    if config[group][field] < 1:
+      raise errors.ConfigError(
+        f"config.{group}.{field}={config[group][field]}: expected 1 or more."
+      )
+
+
+def rollbacks(path: pathlib.Path) -> list[dict]:
+  """Returns a workdir's record: `step`, `to`, `rule`, `value` of each.
+
+  Raises:
+    WorkdirError: if the record cannot be read.
+  """
+  file = path / FILE
+  if not file.exists():
+    return []
+  try:
+    return json.loads(file.read_text())
+  except ValueError as error:
+    raise workdir.WorkdirError(
+      f"{file} is not valid JSON ({error}). Restore it from a copy, or move it "
+      "away: the run then forgets how often it went back."
+    ) from error
+
+
+def record(path: pathlib.Path, found: Divergence, to: int) -> None:
+  """Adds a rollback to training step `to` to a workdir's record."""
+  entries = [*rollbacks(path), {**found._asdict(), "to": to}]
+  workdir.write_atomic(path / FILE, json.dumps(entries, indent=2) + "\n")
