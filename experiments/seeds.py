@@ -15,7 +15,7 @@ import numpy as np
 _COLUMNS = {
   "recognised": ("recognised", "{:.1%}"),
   "rarest": ("rarest digit", "{:.1%}"),
-  "fd_digits": ("FD-digits", "{:.1f}"),
+  "frechet_distance": ("FD-digits", "{:.1f}"),
 }
 
 
@@ -36,7 +36,7 @@ def table(results: list[dict]) -> str:
   ]
   for name in results[0]["sets"]:
     cells = [
-      cell([result["sets"][name][key] for result in results], form)
+      cell([result["sets"][name][key]["mean"] for result in results], form)
       for key, (_, form) in _COLUMNS.items()
     ]
     lines.append(" | ".join([f"| {name}", *cells]) + " |")

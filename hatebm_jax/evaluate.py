@@ -1,176 +1,267 @@
-"""Measures a trained run and writes evaluation.json."""
+"""Measures a trained run, or images from elsewhere: evaluation.json.
+
+Every number stands with its protocol: how many images, against which, in whose
+features, drawn how, by which weights.
+"""
 
 import json
 import pathlib
-from collections.abc import Callable
+import time
+import zipfile
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
-from hatebm_jax import data, errors, sample, workdir
-from hatebm_jax.metrics import digits_judge, digits_network, frechet, resnet10
+from hatebm_jax import (
+  detect,
+  diagnose,
+  errors,
+  measure,
+  sample,
+  workdir,
+)
+from hatebm_jax.metrics import (
+  digits_judge,
+  frechet,
+  inception,
+  spaces,
+)
+
+FILE = "evaluation.json"
+REFERENCE_FILE = "evaluation_reference.npz"
+_MAX_NEIGHBOURS = 50_000  # training images that samples are compared with
 
 # What people call the sets of evaluation.json.
 _LABELS = {
   "hat": "hat samples",
   "generator": "generator alone",
+  "samples": "given samples",
   "held_out": "held-out images",
 }
 
 # Columns of the table: title and format of a figure.
 _COLUMNS = {
-  "num_images": ("images", "d"),
+  "frechet_distance": ("", ".3f"),  # titled by the network
+  "kid": ("KID", ".4f"),
+  "inception_score": ("IS", ".2f"),
+  "precision": ("precision", ".3f"),
+  "recall": ("recall", ".3f"),
+  "density": ("density", ".3f"),
+  "coverage": ("coverage", ".3f"),
   "recognised": ("recognised", ".1%"),
   "rarest": ("rarest digit", ".1%"),
-  "fd_digits": ("FD-digits", ".1f"),
-  "fd_resnet10": ("FD-ResNet10", ".3f"),
 }
 
 
-def has_measure(config: ml_collections.ConfigDict) -> bool:
-  """Says whether there is a measure for the config's data."""
-  settings = config.data
-  shape = (settings.image_size, settings.image_size, settings.channels)
-  return settings.source == "digits" or shape == resnet10.IMAGE_SHAPE
-
-
 def write(
-  restored: sample.Restored, path: pathlib.Path, drawn: sample.Drawn
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path,
+  restored: sample.Restored | None = None,
+  drawn: sample.Drawn | None = None,
 ) -> dict[str, Any]:
-  """Judges drawn images, prints a table and writes evaluation.json.
+  """Measures images, prints a table and writes evaluation.json.
 
   Args:
-    restored: from `sample.restore`.
+    config: of the restored run; without one, of the command.
     path: the workdir.
-    drawn: from `sample.draw`.
+    restored: from `sample.restore`; None: `config.metrics.samples` names the
+      images to measure.
+    drawn: `sample.draw(restored)` where that is at hand.
 
   Returns:
-    What was written: the protocol and the figures.
+    What was written.
 
   Raises:
-    ConfigError: if there is no measure for the run's data, or for one image.
+    ConfigError: if there is no measure for these images, or too few of them.
+    DataError: if the reference images cannot be read.
   """
-  config = restored.config
-  if not has_measure(config):
-    raise errors.ConfigError(
-      f"config.data.source={config.data.source!r}: samples can be measured "
-      "for 'digits' and for colour images of 32 pixels. For other data draw "
-      "samples with --mode=sample and give the npz to the tool of your choice."
-    )
-  if len(drawn.samples) < 2:
-    raise errors.ConfigError(
-      f"config.sample.num_images={len(drawn.samples)}: expected 2 or more, to "
-      "measure how they differ."
-    )
-  has_hat = restored.networks.hat is not None
-  # Without a hat there are no samples but the generator's images.
-  sets = {"hat": drawn.samples} if has_hat else {}
-  sets |= {"generator": drawn.generated}
-  result = {
-    "checkpoint_step": restored.step,
-    "weights": config.sample.weights,
-    "seed": config.seed,
-    "num_images": len(drawn.samples),
-    "langevin": sample.settings(config)._asdict() if has_hat else None,
-    **measure(config, sets),
-  }
+  start = time.perf_counter()
+  spaces.choose(config)  # Before anything is drawn.
+  if restored is None:
+    sets, protocol = _given(config)
+  else:
+    sets, protocol = _drawn(restored, drawn), _drawn_protocol(restored)
+  repeats = next(iter(sets.values()))
+  protocol |= {"num_images": len(repeats[0]), "repeats": len(repeats)}
+  reference = measure.load_reference(config)
+  result = measure.image_sets(config, sets, reference)
+  result["protocol"] = protocol | result["protocol"]
+  if restored is not None and restored.networks.hat is not None:
+    result |= _hat_figures(restored, path, reference)
+  result["seconds"] = round(time.perf_counter() - start, 3)
   if jax.process_index() == 0:
-    workdir.write_atomic(
-      path / "evaluation.json", json.dumps(result, indent=2) + "\n"
-    )
-    print(table(result))
-    print(f"Written to {path / 'evaluation.json'}", flush=True)
+    _write_files(result, reference, path)
   return result
 
 
-def measure(
-  config: ml_collections.ConfigDict, sets: dict[str, np.ndarray]
+def _hat_figures(
+  restored: sample.Restored, path: pathlib.Path, reference: measure.Reference
 ) -> dict[str, Any]:
-  """Measures sets of images, and the held-out images beside them.
+  """Looks at what only a hat has: its energies and its chains."""
+  config = restored.config
+  result = {}
+  if config.ood.sets:
+    result["ood"] = detect.measure(restored, path)
+  if config.chains.num_chains:
+    train_images = measure.load_images(config, "train", _MAX_NEIGHBOURS)
+    found, pictures = diagnose.measure(
+      restored, train_images, reference.distance
+    )
+    if jax.process_index() == 0:
+      diagnose.write(path, pictures)
+    result["chains"] = found
+  return result
 
-  Args:
-    config: of the data.
-    sets: uint8 `[n, height, width, channels]`, by name.
 
-  Returns:
-    Figures of each set, `held_out` added where the data have a test split:
-    the Frechet distance to the training images as `fd_digits` or `fd_resnet10`,
-    of digits those of `digits_judge.Verdict` too. Distances of few images are
-    biased upwards: compare sets of one size.
-  """
-  train = data.load_all(data.open_source(config.data, "train"))
-  sets = sets | _held_out(config)
-  if config.data.source == "digits":
-    judge = digits_judge.fit(train, data.digits_labels("train"))
-    distance = _distance_to(train, digits_network.features)
-    labels = data.digits_labels("test")
-    accuracy = digits_judge.accuracy(judge, sets["held_out"], labels)
-    figures = lambda images: {
-      **digits_judge.verdict(judge, images)._asdict(),
-      "fd_digits": distance(images),
-    }
-    protocol = {"judge_accuracy": accuracy}
-  else:
-    distance = _distance_to(train, resnet10.features)
-    figures = lambda images: {"fd_resnet10": distance(images)}
-    protocol = {}
+def _write_files(
+  result: dict[str, Any], reference: measure.Reference, path: pathlib.Path
+) -> None:
+  """Writes the figures and the reference's moments; prints a table."""
+  text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+  workdir.write_atomic(path / FILE, text)
+  if result["protocol"]["statistics"] is None:
+    frechet.save(path / REFERENCE_FILE, reference.found.moments)
+  print(table(result))
+  print(f"Written to {path / FILE}", flush=True)
+
+
+def _drawn(
+  restored: sample.Restored, drawn: sample.Drawn | None
+) -> dict[str, list[np.ndarray]]:
+  """Draws what `config.metrics.repeats` asks for."""
+  repeats = restored.config.metrics.repeats
+  if repeats < 1:
+    raise errors.ConfigError(
+      f"config.metrics.repeats={repeats}: expected 1 or more."
+    )
+  _check_count(restored.config.sample.num_images, "config.sample.num_images")
+  all_drawn = [drawn or sample.draw(restored)]
+  all_drawn += [sample.draw(restored, repeat) for repeat in range(1, repeats)]
+  # Without a hat there are no samples but the generator's images.
+  names = {"samples": "hat"} if restored.networks.hat is not None else {}
+  names |= {"generated": "generator"}
   return {
-    **protocol,
-    "num_reference": len(train),
-    "sets": {
-      name: {"num_images": len(images), **figures(images)}
-      for name, images in sets.items()
-    },
+    label: [getattr(one, name) for one in all_drawn]
+    for name, label in names.items()
   }
 
 
-def _held_out(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """Returns the images of the test split; nothing, if there is none."""
+def _check_count(num_images: int, name: str) -> None:
+  if num_images < 2:
+    raise errors.ConfigError(
+      f"{name}={num_images}: expected 2 or more, to measure how they differ."
+    )
+
+
+def _drawn_protocol(restored: sample.Restored) -> dict[str, Any]:
+  """Returns how samples were drawn."""
+  config = restored.config
+  has_hat = restored.networks.hat is not None
+  scale_z = config.evaluate.init_scale_z
+  return {
+    "checkpoint_step": restored.step,
+    "weights": config.sample.weights,
+    "seed": config.seed,
+    "langevin": sample.settings(config)._asdict() if has_hat else None,
+    "init_scale_z": config.langevin.init_scale_z
+    if scale_z is None
+    else scale_z,
+    "init_scale_y": config.evaluate.init_scale_y if has_hat else None,
+    "samples": None,
+  }
+
+
+def _given(
+  config: ml_collections.ConfigDict,
+) -> tuple[dict[str, list[np.ndarray]], dict[str, Any]]:
+  """Reads `config.metrics.samples`; returns the set and where it is from."""
+  file = config.metrics.samples
+  field = "config.metrics.samples"
+  size = (config.data.image_size, config.data.image_size, config.data.channels)
+  expected = f"an .npz with images, uint8 [n, {size[0]}, {size[1]}, {size[2]}]"
   try:
-    source = data.open_source(config.data, "test")
-  except data.DataError as error:
-    logging.warning("No held-out images to compare with: %s", error)
-    return {}
-  return {"held_out": data.load_all(source)}
-
-
-def _distance_to(
-  reference: np.ndarray, features: Callable[[np.ndarray], np.ndarray]
-) -> Callable[[np.ndarray], float]:
-  """Returns the Frechet distance of images to reference images."""
-  expected = frechet.moments(features(reference))
-
-  def distance(images):
-    found = frechet.moments(features(images))
-    return frechet.distance(*expected[:2], *found[:2])
-
-  return distance
+    with np.load(file, allow_pickle=False) as arrays:
+      images = arrays["images"]
+  except (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+  ) as error:
+    raise errors.ConfigError(
+      f"{field}={file!r}: expected {expected}, found {error}."
+    ) from error
+  if images.dtype != np.uint8 or images.shape[1:] != size:
+    raise errors.ConfigError(
+      f"{field}={file!r}: expected {expected}, found {images.dtype} "
+      f"{images.shape}."
+    )
+  _check_count(len(images), f"the images of {field}")
+  name = pathlib.Path(file).name
+  protocol = {
+    "checkpoint_step": None,
+    "weights": None,
+    "seed": None,
+    "langevin": None,
+    "init_scale_z": None,
+    "init_scale_y": None,
+    "samples": {"file": name, "sha256": spaces.sha256(file)},
+  }
+  return {"samples": [images]}, protocol
 
 
 def table(result: dict[str, Any]) -> str:
-  """Lays the figures of `measure` out for people."""
-  sets = result["sets"]
-  labels = {name: _LABELS.get(name, name) for name in sets}
-  width = max(map(len, labels.values()))
+  """Lays out what `measure` and `write` return, for people."""
+  sets, protocol = result["sets"], result["protocol"]
+  titles = {key: title for key, (title, _) in _COLUMNS.items()}
+  titles["frechet_distance"] = protocol["network"]
   columns = [key for key in _COLUMNS if key in next(iter(sets.values()))]
-  titles = [_COLUMNS[key][0] for key in columns]
-  lines = [
-    f"{titles[-1]}: Frechet distance to the {result['num_reference']} training "
-    "images in the features of a small network; it is no FID."
-  ]
-  if "judge_accuracy" in result:
+  rows = [["", "images", *(titles[key] for key in columns)]]
+  for name, figures in sets.items():
+    cells = [_cell(figures.get(key), _COLUMNS[key][1]) for key in columns]
+    label = _LABELS.get(name, name)
+    rows.append([label, str(figures["num_images"]), *cells])
+  lines = [*_preamble(protocol), *_aligned(rows)]
+  if "ood" in result:
+    lines += detect.table(result["ood"])
+  if "chains" in result:
+    lines += diagnose.table(result["chains"])
+  return "\n".join(lines)
+
+
+def _preamble(protocol: dict[str, Any]) -> list[str]:
+  """Says what the columns mean."""
+  count = protocol["num_reference"] or "an unknown number of"
+  of = f"{protocol['split']} images" if protocol["split"] else "images"
+  lines = [f"{protocol['network']}: Frechet distance to {count} {of}"]
+  if protocol["network"] == inception.NAME:
+    lines[0] += " in the Inception network of 2015."
+  else:
+    lines[0] += " in the features of a small network; it is no FID."
+  if "judge_accuracy" in protocol:
     lines.append(
-      f"Recognised: a classifier, {result['judge_accuracy']:.1%} right on "
+      f"Recognised: a classifier, {protocol['judge_accuracy']:.1%} right on "
       f"held-out digits, is over {digits_judge.SURE:.0%} sure of the digit."
     )
-  lines.append("  ".join([" " * width, *titles]))
-  for name, figures in sets.items():
-    cells = [
-      f"{figures[key]:>{len(title)}{_COLUMNS[key][1]}}"
-      for key, title in zip(columns, titles, strict=True)
-    ]
-    lines.append("  ".join([f"{labels[name]:>{width}}", *cells]))
-  return "\n".join(lines)
+  return lines
+
+
+def _cell(figure: dict[str, Any] | None, form: str) -> str:
+  if figure is None:
+    return ""
+  spread = "" if figure["std"] is None else f" +- {figure['std']:{form}}"
+  return f"{figure['mean']:{form}}{spread}"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+  """Returns lines of columns that are flush right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True))
+    for row in rows
+  ]

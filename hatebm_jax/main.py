@@ -18,6 +18,7 @@ from hatebm_jax import (
   train,
   workdir,
 )
+from hatebm_jax.metrics import spaces
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -73,13 +74,17 @@ def main(argv: list[str]) -> int:
       stopped_by = train.train(config, path)
       if stopped_by:
         return 130 if stopped_by == signal.SIGINT else 0
+    if _MODE.value == "evaluate" and config.metrics.samples:
+      evaluate.write(config, path)
+      return 0
     restored = sample.restore(config, path)
+    if _MODE.value == "evaluate":
+      evaluate.write(restored.config, path, restored)
+      return 0
     drawn = sample.draw(restored)
-    if _MODE.value != "evaluate":
-      sample.write(restored, path, drawn)
-    measured = evaluate.has_measure(restored.config)
-    if _MODE.value == "evaluate" or (_MODE.value == "train" and measured):
-      evaluate.write(restored, path, drawn)
+    sample.write(restored, path, drawn)
+    if _MODE.value == "train" and spaces.exists(restored.config):
+      evaluate.write(restored.config, path, restored, drawn)
   except _EXPECTED_ERRORS as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import digits
-from hatebm_jax import data, energy, evaluate, sample
+from hatebm_jax import data, energy, measure, sample
 from hatebm_jax.objectives import synthesis
 
 _DTYPES = ("float32", "bfloat16")
@@ -62,14 +62,14 @@ def _samples(restored, dtype):
   start = time.perf_counter()
   drawn = sample.draw(changed)
   seconds = time.perf_counter() - start
-  sets = evaluate.measure(
-    restored.config, {"hat": drawn.samples, "generator": drawn.generated}
+  sets = measure.image_sets(
+    restored.config, {"hat": [drawn.samples], "generator": [drawn.generated]}
   )["sets"]
   return drawn, {
     "seconds": seconds,
-    "recognised": sets["hat"]["recognised"],
-    "rarest": sets["hat"]["rarest"],
-    "generator_recognised": sets["generator"]["recognised"],
+    "recognised": sets["hat"]["recognised"]["mean"],
+    "rarest": sets["hat"]["rarest"]["mean"],
+    "generator_recognised": sets["generator"]["recognised"]["mean"],
   }
 
 

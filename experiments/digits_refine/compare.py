@@ -24,6 +24,7 @@ from hatebm_jax import (
   evaluate,
   images,
   langevin,
+  measure,
   objectives,
   sample,
   sharding,
@@ -103,7 +104,7 @@ def main() -> None:
   result = {
     "num_gradients": gradients,
     "langevin": sample.settings(config)._asdict(),
-    **evaluate.measure(config, sets),
+    **measure.image_sets(config, {k: [v] for k, v in sets.items()}),
   }
   print(evaluate.table(result))
   args.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -55,7 +55,7 @@ def main() -> None:
   restored = sample.restore(config, path, generator)
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)
-  evaluate.write(restored, path, drawn)
+  evaluate.write(config, path, restored, drawn)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,10 @@ class Verdict(NamedTuple):
   Attributes:
     recognised: share of the images that it is over 90 % sure of.
     rarest: smallest share of the images that any class gets, recognised or not.
-    shares: share of the images that each class gets, `[10]`.
   """
 
   recognised: float
   rarest: float
-  shares: tuple[float, ...]
 
 
 def fit(images: np.ndarray, labels: np.ndarray) -> Any:
@@ -66,5 +64,4 @@ def verdict(judge: Any, images: np.ndarray) -> Verdict:
   return Verdict(
     recognised=float((probabilities.max(1) > SURE).mean()),
     rarest=float(shares.min()),
-    shares=tuple(float(share) for share in shares),
   )

@@ -18,9 +18,10 @@ from hatebm_jax import data
 from hatebm_jax.metrics import batches
 
 NUM_FEATURES = 64
+NAME = "FD-digits"
 WEIGHTS = pathlib.Path(__file__).with_name("digits_network.npz")
 _SIZE = 16
-_BATCH_SIZE = 500
+BATCH_SIZE = 500
 
 
 class DigitsNetwork(nn.Module):
@@ -63,12 +64,15 @@ def to_input(images: np.ndarray) -> jax.Array:
 
 
 @jax.jit
-def _features(variables, images):
-  return DigitsNetwork().apply(variables, to_input(images))[0]
+def _outputs(variables, images):
+  return DigitsNetwork().apply(variables, to_input(images))
+
+
+def outputs(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Features `[n, 64]` and logits `[n, 10]` of uint8 `[n, h, w, 1]`."""
+  return _outputs(load(), images)
 
 
 def features(images: np.ndarray) -> np.ndarray:
   """Returns features, float32 `[n, 64]`, of uint8 images `[n, h, w, 1]`."""
-  return batches.apply(
-    lambda batch: _features(load(), batch), images, _BATCH_SIZE
-  )
+  return batches.apply(outputs, images, BATCH_SIZE)[0]

@@ -5,9 +5,14 @@ Gaussians (Dowson and Landau, 1982; Heusel et al., NeurIPS 2017, who call it FID
 in the feature space of their Inception network, and in no other).
 """
 
+import os
+import zipfile
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from hatebm_jax import errors
 
 
 class Moments(NamedTuple):
@@ -44,6 +49,78 @@ def moments(features: np.ndarray) -> Moments:
   return Moments(mean, covariance, len(features))
 
 
+def running(parts: Iterable[np.ndarray]) -> Moments:
+  """Returns the moments of features that come in parts `[n, dim]`, n >= 1.
+
+  One part at a time is in memory (Chan, Golub and LeVeque, 1983).
+
+  Raises:
+    ValueError: as `moments`.
+  """
+  count, mean, scatter = 0, 0.0, 0.0
+  for part in parts:
+    part = np.asarray(part, np.float64)
+    part_mean = part.mean(0)
+    centred = part - part_mean
+    shift = part_mean - mean
+    total = count + len(part)
+    scatter = (
+      scatter
+      + centred.T @ centred
+      + np.outer(shift, shift) * (count * len(part) / total)
+    )
+    mean, count = mean + shift * (len(part) / total), total
+  if count < 2:
+    raise ValueError(f"expected features of two images or more, found {count}.")
+  if not np.isfinite(scatter).all():
+    raise ValueError("expected finite features, found NaN or infinity.")
+  return Moments(mean, scatter / (count - 1), count)
+
+
+def save(path: str | os.PathLike[str], found: Moments) -> None:
+  """Writes moments as the usual tools do: an npz with `mu` and `sigma`."""
+  with open(path, "wb") as file:
+    np.savez(file, mu=found.mean, sigma=found.covariance, count=found.count)
+
+
+def load(path: str | os.PathLike[str], dim: int) -> Moments:
+  """Reads moments from an npz with `mu` and `sigma`, of ours or other tools.
+
+  Args:
+    path: of the npz.
+    dim: of the features that they must be of.
+
+  Returns:
+    The moments; where the file has no `count`, that is 0: unknown.
+
+  Raises:
+    ConfigError: if there is no such file, or it holds something else.
+  """
+  expected = f"an .npz with mu [{dim}] and sigma [{dim}, {dim}]"
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      mu, sigma = (np.asarray(file[k], np.float64) for k in ("mu", "sigma"))
+      count = int(file["count"]) if "count" in file else 0
+  except (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+  ) as error:
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected}, found {error}."
+    ) from error
+  if mu.shape != (dim,) or sigma.shape != (dim, dim):
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected}, found the shapes {mu.shape} "
+      f"and {sigma.shape}: statistics of another network."
+    )
+  return Moments(mu, sigma, count)
+
+
 def distance(
   mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
 ) -> float:
@@ -73,6 +150,8 @@ def distance(
     )
   if not all(np.isfinite(x).all() for x in arrays):
     raise ValueError("expected finite moments, found NaN or infinity.")
+  if np.array_equal(mu1, mu2) and np.array_equal(sigma1, sigma2):
+    return 0.0
   product = _root(sigma1) @ _root(sigma2)
   trace_of_root = np.linalg.svd(product, compute_uv=False).sum()
   squared = np.square(mu1 - mu2).sum()

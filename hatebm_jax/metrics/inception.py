@@ -4,7 +4,6 @@ Its weights are not shipped: 95 MB under another licence. `load` says where they
 are published.
 """
 
-import hashlib
 import os
 from typing import Any
 
@@ -15,8 +14,10 @@ from hatebm_jax import convert, errors
 from hatebm_jax.metrics import batches
 from hatebm_jax.models.inception import Inception, preprocess
 
-_BATCH_SIZE = 50
-_WHERE = (
+NAME = "FID"
+NUM_FEATURES = 2048
+BATCH_SIZE = 50
+WHERE = (
   "Get pt_inception-2015-12-05-6726825d.pth from the releases of "
   "mseitzer/pytorch-fid on GitHub, or "
   "weights-inception-2015-12-05-6726825d.pth from those of "
@@ -40,27 +41,22 @@ def load(path: str | os.PathLike[str]) -> Any:
   if not os.path.isfile(path):
     raise errors.ConfigError(
       f"{os.fspath(path)!r}: expected the weights of the Inception network, "
-      f"found no file. {_WHERE}"
+      f"found no file. {WHERE}"
     )
   if os.fspath(path).endswith(".npz"):
     module, variables = convert.load_npz(path)
     if not isinstance(module, Inception):
       raise convert.ConvertError(
         f"{path}: expected an Inception network, found a "
-        f"{type(module).__name__}. {_WHERE}"
+        f"{type(module).__name__}. {WHERE}"
       )
     return variables
   return convert.from_inception(path)[1]
 
 
-def checksum(path: str | os.PathLike[str]) -> str:
-  """Returns the SHA-256 of a file of weights, for the record."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @jax.jit
-def _apply(variables, images):
+def outputs(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Features `[n, 2048]` and logits `[n, 1008]` of uint8 `[n, h, w, 3]`."""
   # Without this, TPUs multiply in bfloat16 and GPUs in TF32.
   with jax.default_matmul_precision("highest"):
     return Inception().apply(variables, preprocess(images))
@@ -85,7 +81,7 @@ def features_and_logits(
       f"{images.dtype} {images.shape}."
     )
   return batches.apply(
-    lambda batch: _apply(variables, batch), images, _BATCH_SIZE
+    lambda batch: outputs(variables, batch), images, BATCH_SIZE
   )
 
 

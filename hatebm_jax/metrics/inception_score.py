@@ -5,8 +5,12 @@ from scipy import special
 
 from hatebm_jax.metrics.kid import Estimate
 
+NUM_SPLITS = 10
 
-def score(logits: np.ndarray, num_splits: int = 10, seed: int = 0) -> Estimate:
+
+def score(
+  logits: np.ndarray, num_splits: int = NUM_SPLITS, seed: int = 0
+) -> Estimate:
   """Returns exp(E_x KL(p(y | x) || p(y))), over splits of shuffled images.
 
   Args:

@@ -20,10 +20,11 @@ import numpy as np
 
 from hatebm_jax.metrics import batches
 
+NAME = "FD-ResNet10"
 NUM_FEATURES = 64
 IMAGE_SHAPE = (32, 32, 3)
 WEIGHTS = pathlib.Path(__file__).with_name("resnet10_cifar10.npz")
-_BATCH_SIZE = 250
+BATCH_SIZE = 250
 # Where Keras's names are not Linen's: collection and name.
 _NAMES = {
   "gamma": ("params", "scale"),
@@ -93,9 +94,13 @@ def load() -> Any:
 
 
 @jax.jit
-def _features(variables, images):
-  x = (images.astype(jnp.float32) - 128) / 128
-  return ResNet10().apply(variables, x)[0]
+def _outputs(variables, images):
+  return ResNet10().apply(variables, (images.astype(jnp.float32) - 128) / 128)
+
+
+def outputs(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Features `[n, 64]` and logits `[n, 10]` of uint8 `[n, 32, 32, 3]`."""
+  return _outputs(load(), images)
 
 
 def features(images: np.ndarray) -> np.ndarray:
@@ -108,6 +113,4 @@ def features(images: np.ndarray) -> np.ndarray:
     raise ValueError(
       f"expected images [n, 32, 32, 3], found shape {images.shape}."
     )
-  return batches.apply(
-    lambda batch: _features(load(), batch), images, _BATCH_SIZE
-  )
+  return batches.apply(outputs, images, BATCH_SIZE)[0]
