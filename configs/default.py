@@ -107,6 +107,8 @@ def get_config() -> config_dict.ConfigDict:
     num_images=1_000,
     batch_size=128,  # chains at a time, over all devices
     weights="raw",  # raw, or averaged
+    # Training step of the checkpoint; None: the newest.
+    checkpoint=config_dict.placeholder(int),
   )
   # The chains of sampling and evaluation; None: as in training.
   config.evaluate = config_dict.create(

@@ -94,6 +94,10 @@ class Checkpoints:
       self.path, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
     )
 
+  def steps(self) -> list[int]:
+    """Returns the training steps of all checkpoints, increasing."""
+    return sorted(self._manager.all_steps())
+
   def latest_step(self) -> int | None:
     """Returns the training step of the newest checkpoint; None: none."""
     return self._manager.latest_step()
@@ -105,7 +109,7 @@ class Checkpoints:
       The training step of the newest one that is left; 0: there is none.
     """
     self._manager.wait_until_finished()
-    for later in sorted(self._manager.all_steps(), reverse=True):
+    for later in reversed(self.steps()):
       if later > step:
         self._manager.delete(later)
     return self._manager.latest_step() or 0

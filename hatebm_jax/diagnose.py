@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from hatebm_jax import data, errors, images, langevin, sample, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.metrics import chains as chains_lib
+from hatebm_jax.objectives import base
 
 _ENERGY_FRAMES = 200  # at most, besides the start
 _IMAGE_FRAMES = 9
@@ -113,7 +114,6 @@ def measure(
     "drift_norm_z": _plain(run.drift_norms[1]),
     "curve": _curve(run, distance),
   }
-  mark = int(np.flatnonzero(run.marks == run.trained)[0])
   pictures = {
     "chains": plot(
       run.steps,
@@ -123,7 +123,7 @@ def measure(
       result["curve"],
     ),
     "long_run": images.film_strip(run.images[:, :_ROWS]),
-    "nearest": _neighbours(run.images[mark, :_ROWS], reference_images),
+    "nearest": _neighbours(run, reference_images),
   }
   return result, pictures
 
@@ -245,6 +245,25 @@ def _run_batch(restored, compiled, indices, steps, marks, progress):
   return np.stack(energies).astype(float), saturation, shown, norms / steps[-1]
 
 
+def _bind(networks: base.Networks, variables: Any) -> tuple[Callable, Callable]:
+  """Returns the hat and the generator as functions of images and latents."""
+  hat_variables, generator_variables = variables
+  return (
+    lambda x: networks.hat.apply(hat_variables, x),
+    lambda z: networks.generator.apply(generator_variables, z),
+  )
+
+
+def _look(
+  networks: base.Networks, variables: Any, state: langevin.State
+) -> _Frame:
+  hat_fn, generator_fn = _bind(networks, variables)
+  x = generator_fn(state.z) + state.y
+  # Written so that what is not a number lies outside.
+  saturation = 1 - (jnp.abs(x) <= 1).mean((1, 2, 3))
+  return _Frame(hat_fn(x), saturation, data.to_uint8(x))
+
+
 def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
   """Compiles the start of chains, and a piece of them.
 
@@ -257,14 +276,6 @@ def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
   settings = sample.settings(config)
   scale_z = config.evaluate.init_scale_z
   scale_z = config.langevin.init_scale_z if scale_z is None else scale_z
-  bind = lambda network, variables: functools.partial(network.apply, variables)
-
-  def look(variables, state):
-    hat_fn, generator_fn = map(bind, networks[:2], variables)
-    x = generator_fn(state.z) + state.y
-    # Written so that what is not a number lies outside.
-    saturation = 1 - (jnp.abs(x) <= 1).mean((1, 2, 3))
-    return _Frame(hat_fn(x), saturation, data.to_uint8(x))
 
   def start(variables, rngs):
     state = langevin.init_state(
@@ -274,16 +285,16 @@ def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
       scale_z,
       config.evaluate.init_scale_y,
     )
-    return state, look(variables, state)
+    return state, _look(networks, variables, state)
 
   def advance(num_steps, variables, rngs, state, first_step):
-    hat_fn, generator_fn = map(bind, networks[:2], variables)
+    hat_fn, generator_fn = _bind(networks, variables)
     piece = settings._replace(num_steps=num_steps)
     state, info = langevin.sample(
       rngs, hat_fn, generator_fn, state, piece, first_step
     )
     norms = jnp.stack([info.drift_norm_y.mean(), info.drift_norm_z.mean()])
-    return state, look(variables, state), norms[None]
+    return state, _look(networks, variables, state), norms[None]
 
   def split(fn, replicated):
     method = config.sharding.chains
@@ -316,8 +327,10 @@ def _data_energy(restored: sample.Restored, reference: np.ndarray) -> float:
   return float(np.concatenate(result).mean(dtype=np.float64))
 
 
-def _neighbours(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:
   """Shows samples and their nearest references: a row a sample."""
+  mark = int(np.flatnonzero(run.marks == run.trained)[0])
+  samples = run.images[mark, :_ROWS]
   count = min(_NEIGHBOURS, len(reference))
   found = chains_lib.nearest(samples, reference, count)
   columns = [samples, *reference[found.indices.T]]

@@ -78,6 +78,30 @@ def write(
     DataError: if the reference images cannot be read.
   """
   start = time.perf_counter()
+  has_hat = restored is not None and restored.networks.hat is not None
+  if spaces.exists(config) or not has_hat:
+    result, reference = _image_figures(config, restored, drawn)
+  else:
+    print(
+      "No figures of images: no network for these ships with the package. "
+      f"--config.metrics.inception=FILE. {inception.WHERE}"
+    )
+    protocol = _drawn_protocol(restored) | measure.protocol(config)
+    result, reference = {"protocol": protocol, "sets": {}}, None
+  if has_hat:
+    result |= _hat_figures(restored, path, reference)
+  result["seconds"] = round(time.perf_counter() - start, 3)
+  if jax.process_index() == 0:
+    _write_files(result, reference, path)
+  return result
+
+
+def _image_figures(
+  config: ml_collections.ConfigDict,
+  restored: sample.Restored | None,
+  drawn: sample.Drawn | None,
+) -> tuple[dict[str, Any], measure.Reference]:
+  """Measures images, drawn or given, against the reference."""
   spaces.choose(config)  # Before anything is drawn.
   if restored is None:
     sets, protocol = _given(config)
@@ -88,16 +112,13 @@ def write(
   reference = measure.load_reference(config)
   result = measure.image_sets(config, sets, reference)
   result["protocol"] = protocol | result["protocol"]
-  if restored is not None and restored.networks.hat is not None:
-    result |= _hat_figures(restored, path, reference)
-  result["seconds"] = round(time.perf_counter() - start, 3)
-  if jax.process_index() == 0:
-    _write_files(result, reference, path)
-  return result
+  return result, reference
 
 
 def _hat_figures(
-  restored: sample.Restored, path: pathlib.Path, reference: measure.Reference
+  restored: sample.Restored,
+  path: pathlib.Path,
+  reference: measure.Reference | None,
 ) -> dict[str, Any]:
   """Looks at what only a hat has: its energies and its chains."""
   config = restored.config
@@ -106,9 +127,8 @@ def _hat_figures(
     result["ood"] = detect.measure(restored, path)
   if config.chains.num_chains:
     train_images = measure.load_images(config, "train", _MAX_NEIGHBOURS)
-    found, pictures = diagnose.measure(
-      restored, train_images, reference.distance
-    )
+    distance = reference.distance if reference else None
+    found, pictures = diagnose.measure(restored, train_images, distance)
     if jax.process_index() == 0:
       diagnose.write(path, pictures)
     result["chains"] = found
@@ -116,12 +136,14 @@ def _hat_figures(
 
 
 def _write_files(
-  result: dict[str, Any], reference: measure.Reference, path: pathlib.Path
+  result: dict[str, Any],
+  reference: measure.Reference | None,
+  path: pathlib.Path,
 ) -> None:
   """Writes the figures and the reference's moments; prints a table."""
   text = json.dumps(result, indent=2, allow_nan=False) + "\n"
   workdir.write_atomic(path / FILE, text)
-  if result["protocol"]["statistics"] is None:
+  if reference and result["protocol"]["statistics"] is None:
     frechet.save(path / REFERENCE_FILE, reference.found.moments)
   print(table(result))
   print(f"Written to {path / FILE}", flush=True)
@@ -217,6 +239,16 @@ def _given(
 
 def table(result: dict[str, Any]) -> str:
   """Lays out what `measure` and `write` return, for people."""
+  lines = _figure_lines(result) if result["sets"] else []
+  if "ood" in result:
+    lines += detect.table(result["ood"])
+  if "chains" in result:
+    lines += diagnose.table(result["chains"])
+  return "\n".join(lines)
+
+
+def _figure_lines(result: dict[str, Any]) -> list[str]:
+  """Lays out the figures of sets of images."""
   sets, protocol = result["sets"], result["protocol"]
   titles = {key: title for key, (title, _) in _COLUMNS.items()}
   titles["frechet_distance"] = protocol["network"]
@@ -226,12 +258,7 @@ def table(result: dict[str, Any]) -> str:
     cells = [_cell(figures.get(key), _COLUMNS[key][1]) for key in columns]
     label = _LABELS.get(name, name)
     rows.append([label, str(figures["num_images"]), *cells])
-  lines = [*_preamble(protocol), *_aligned(rows)]
-  if "ood" in result:
-    lines += detect.table(result["ood"])
-  if "chains" in result:
-    lines += diagnose.table(result["chains"])
-  return "\n".join(lines)
+  return [*_preamble(protocol), *_aligned(rows)]
 
 
 def _preamble(protocol: dict[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """What a training run says: progress line, metrics.jsonl, TensorBoard."""
 
-import contextlib
 import json
 import pathlib
 import time
@@ -12,8 +11,6 @@ from clu import metric_writers
 
 from hatebm_jax import images as images_lib
 from hatebm_jax import workdir as workdir_lib
-
-_FILE = "metrics.jsonl"
 
 
 class NonFiniteError(FloatingPointError):
@@ -52,7 +49,7 @@ class RunLog:
     self._time = time.perf_counter()
     if not active:
       return
-    self._file = workdir / _FILE
+    self._file = workdir / workdir_lib.METRICS
     _drop_later_lines(workdir, first_step)
     self._tensorboard = metric_writers.AsyncWriter(
       metric_writers.SummaryWriter(str(workdir))
@@ -161,25 +158,8 @@ def _duration(seconds: float) -> str:
   return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def read(
-  workdir: pathlib.Path, last_step: int | None = None
-) -> list[dict[str, float]]:
-  """Returns the whole lines of a workdir's metrics.jsonl.
-
-  Args:
-    workdir: of the run; without such a file there are no lines.
-    last_step: later training steps are left out; None: all are there.
-  """
-  file = workdir / _FILE
-  records = []
-  for line in file.read_text().splitlines() if file.exists() else ():
-    # Half a line, of a run that was killed while it wrote, is left out.
-    with contextlib.suppress(ValueError):
-      records.append(json.loads(line))
-  return [x for x in records if last_step is None or x["step"] <= last_step]
-
-
 def _drop_later_lines(workdir: pathlib.Path, step: int) -> None:
   """Keeps the whole lines of steps up to `step`."""
-  text = "".join(json.dumps(line) + "\n" for line in read(workdir, step))
-  workdir_lib.write_atomic(workdir / _FILE, text)
+  kept = workdir_lib.read_metrics(workdir, step)
+  text = "".join(json.dumps(line) + "\n" for line in kept)
+  workdir_lib.write_atomic(workdir / workdir_lib.METRICS, text)

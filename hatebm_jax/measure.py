@@ -76,26 +76,16 @@ def load_reference(config: ml_collections.ConfigDict) -> Reference:
       `config.metrics.statistics` cannot be used.
     DataError: if the images cannot be read.
   """
-  space = spaces.choose(config)
-  settings = config.metrics
-  protocol = {
-    "data": config.data.source,
+  space, settings = spaces.choose(config), config.metrics
+  record = protocol(config) | {
     "split": settings.split,
-    "image_size": config.data.image_size,
-    "channels": config.data.channels,
-    "resize": "images of another size: centre square, bilinear with antialias",
-    "quantised": "uint8, after clip and round",
     "network": space.name,
     "network_sha256": spaces.sha256(space.weights),
-    "statistics": None,
     "precision_recall_neighbours": _NEIGHBOURS,
-    "hatebm_jax": hatebm_jax.__version__,
-    "jax": jax.__version__,
-    "device": jax.devices()[0].device_kind,
   }
   if settings.statistics:
     found = Features(frechet.load(settings.statistics, space.dim))
-    protocol |= {
+    record |= {
       "split": None,
       "statistics": {
         "file": pathlib.Path(settings.statistics).name,
@@ -105,8 +95,27 @@ def load_reference(config: ml_collections.ConfigDict) -> Reference:
   else:
     found = _of_split(config, space)
   # A file of another tool does not say how many images it is of.
-  protocol["num_reference"] = found.moments.count or None
-  return Reference(space, found, protocol)
+  record["num_reference"] = found.moments.count or None
+  return Reference(space, found, record)
+
+
+def protocol(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns what images are compared with, as far as the config alone says."""
+  return {
+    "data": config.data.source,
+    "split": None,
+    "num_reference": None,
+    "image_size": config.data.image_size,
+    "channels": config.data.channels,
+    "resize": "images of another size: centre square, bilinear with antialias",
+    "quantised": "uint8, after clip and round",
+    "network": None,
+    "network_sha256": None,
+    "statistics": None,
+    "hatebm_jax": hatebm_jax.__version__,
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+  }
 
 
 def _of_split(
@@ -186,7 +195,7 @@ def image_sets(
   """
   reference = reference or load_reference(config)
   functions = [lambda images: _figures(reference, images)]
-  protocol = reference.protocol
+  record = reference.protocol
   if config.data.source == "digits":
     train = data.load_all(_open(config, "train"))
     judge = digits_judge.fit(train, data.digits_labels("train"))
@@ -197,7 +206,7 @@ def image_sets(
     accuracy = digits_judge.accuracy(
       judge, held_out, data.digits_labels("test")
     )
-    protocol = protocol | {"judge_accuracy": accuracy}
+    record = record | {"judge_accuracy": accuracy}
   measured = {
     name: {
       "num_images": len(repeats[0]),
@@ -205,7 +214,7 @@ def image_sets(
     }
     for name, repeats in (dict(sets) | _held_out(config)).items()
   }
-  return {"protocol": protocol, "sets": measured}
+  return {"protocol": record, "sets": measured}
 
 
 def _over_repeats(

@@ -81,7 +81,7 @@ def restore(
   path: pathlib.Path,
   generator: base.Generator | None = None,
 ) -> Restored:
-  """Restores the newest checkpoint of a run.
+  """Restores a checkpoint of a run, the newest unless the config names one.
 
   Args:
     config: of the command; all but its `sample`, `evaluate` and `sharding`
@@ -91,7 +91,7 @@ def restore(
 
   Raises:
     ConfigError: if the run was given a generator, and none is given here.
-    WorkdirError: if the workdir holds no run or no checkpoint.
+    WorkdirError: if the workdir holds no run or no such checkpoint.
   """
   config = workdir.run_config(path, config)
   of_config = config.objective != "joint" or config.generator.source
@@ -103,12 +103,7 @@ def restore(
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh, generator)
   with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
-    step = saved.latest_step()
-    if step is None:
-      raise workdir.WorkdirError(
-        f"{saved.path} holds no checkpoint. Train the run first: "
-        f"--mode=train --workdir={path}."
-      )
+    step = _pick_step(saved, config.sample.checkpoint, path)
     state = saved.restore(step, train.abstract_state(config, objective, mesh))
   networks, weights = objective.networks, config.sample.weights
   encoder_variables = None
@@ -116,6 +111,26 @@ def restore(
     encoder_variables = networks.encoder_variables(state, weights)
   variables = networks.variables(state, weights)
   return Restored(config, step, networks, variables, encoder_variables, mesh)
+
+
+def _pick_step(
+  saved: checkpoint.Checkpoints, wanted: int | None, path: pathlib.Path
+) -> int:
+  """Returns the training step of the checkpoint to restore."""
+  steps = saved.steps()
+  if not steps:
+    raise workdir.WorkdirError(
+      f"{saved.path} holds no checkpoint. Train the run first: "
+      f"--mode=train --workdir={path}."
+    )
+  if wanted is None:
+    return steps[-1]
+  if wanted not in steps:
+    raise workdir.WorkdirError(
+      f"config.sample.checkpoint={wanted}: expected a training step that "
+      f"{saved.path} holds, one of {', '.join(map(str, steps))}."
+    )
+  return wanted
 
 
 def settings(config: ml_collections.ConfigDict) -> langevin.Settings:

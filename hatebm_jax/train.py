@@ -125,7 +125,9 @@ def _train(
     run = _Run(
       *setting,
       log=log,
-      watch=divergence.follow(config.divergence, logs.read(path, first_step)),
+      watch=divergence.follow(
+        config.divergence, workdir.read_metrics(path, first_step)
+      ),
       rng=_training_rng(config, len(divergence.rollbacks(path))),
     )
     batches = _batches(run, source, first_step)

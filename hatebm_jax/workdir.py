@@ -1,5 +1,6 @@
 """A run's workdir: the config that it belongs to, files written whole."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,8 @@ import tempfile
 from typing import Any
 
 import ml_collections
+
+METRICS = "metrics.jsonl"
 
 # A resumed run may change these and stay the same run.
 _FREE_GROUPS = (
@@ -93,6 +96,24 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       f"{file} is not valid JSON ({error}). Restore it from a copy, or train "
       "into a new --workdir."
     ) from error
+
+
+def read_metrics(
+  path: pathlib.Path, last_step: int | None = None
+) -> list[dict[str, float]]:
+  """Returns the whole lines of a workdir's metrics.jsonl.
+
+  Args:
+    path: the workdir; without such a file there are no lines.
+    last_step: later training steps are left out; None: all are there.
+  """
+  file = path / METRICS
+  lines = []
+  for line in file.read_text().splitlines() if file.exists() else ():
+    # Half a line, of a run that writes it or was killed then, is left out.
+    with contextlib.suppress(ValueError):
+      lines.append(json.loads(line))
+  return [x for x in lines if last_step is None or x["step"] <= last_step]
 
 
 def run_config(

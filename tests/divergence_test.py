@@ -6,7 +6,7 @@ import pytest
 import tiny
 from train_test import final_state
 
-from hatebm_jax import checkpoint, divergence, errors, logs, train, workdir
+from hatebm_jax import checkpoint, divergence, errors, train, workdir
 
 
 def _settings(**overrides):
@@ -97,7 +97,7 @@ def bound(tmp_path_factory):
   """An unwatched run, its most saturated step, and a bound just below that."""
   path = tmp_path_factory.mktemp("unwatched")
   train.train(tiny.config(train__num_steps=6), path)
-  values = [line["saturation"] for line in logs.read(path)]
+  values = [line["saturation"] for line in workdir.read_metrics(path)]
   worst = max(range(6), key=lambda i: values[i])
   return path, worst + 1, values[worst] * (1 - 1e-4)
 
@@ -117,7 +117,10 @@ def test_goes_back_with_other_random_numbers(bound, went_back):
   # Every step has a checkpoint; the good one is that before the bad log.
   assert (first["step"], first["rule"]) == (step, "max_saturation")
   assert first["to"] == step - 1 > 0
-  before, after = logs.read(unwatched), logs.read(went_back)
+  before, after = (
+    workdir.read_metrics(unwatched),
+    workdir.read_metrics(went_back),
+  )
   assert [line["step"] for line in after] == list(range(1, 7))
   for old, new in zip(before, after, strict=True):
     same = old["drift_norm_y"] == new["drift_norm_y"]

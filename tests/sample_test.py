@@ -70,6 +70,15 @@ def test_evaluation_settings_fall_back_to_training():
   assert sample.settings(config).temperature == 0.5
 
 
+def test_an_older_checkpoint_is_restored_when_asked_for(path):
+  older = draw(path, sample__checkpoint=2)
+  assert np.any(older.samples != draw(path).samples)
+  restored = sample.restore(tiny.config(sample__checkpoint=2), path)
+  assert restored.step == 2
+  with pytest.raises(workdir.WorkdirError, match=r"checkpoint=3.*2, 4"):
+    sample.restore(tiny.config(sample__checkpoint=3), path)
+
+
 def test_no_run_is_a_clear_error(tmp_path):
   with pytest.raises(workdir.WorkdirError, match="holds no run"):
     sample.restore(tiny.config(), tmp_path)

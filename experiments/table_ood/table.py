@@ -1,0 +1,85 @@
+"""The paper's table of out-of-distribution detection, beside ours.
+
+python -m experiments.table_ood.table cifar10=WORKDIR
+
+The workdir is of a synthesis run that was evaluated with config.ood.sets. Every
+score of ours is an AUROC with its 95 % bootstrap interval; scores that need no
+model stand below the energy's. Sets that the paper does not have make columns
+of their own, and so do the sets of digits=runs/digits.
+"""
+
+from experiments import published, tables
+from hatebm_jax import workdir
+
+_SETS = (
+  '\'--config.ood.sets=("tfds:svhn_cropped", "tfds:cifar100", "tfds:celeb_a")\''
+)
+
+
+def make(runs: list[tables.Run]) -> str:
+  """Returns the table in Markdown."""
+  titles = [column.title for column in published.OOD.columns.values()]
+  rows, notes = tables.cited(published.OOD, "AUROC"), [published.OOD_NOTE]
+  rows = [row._replace(source=f"{row.source} [^1]") for row in rows]
+  for run in runs:
+    sets = _sets(run)
+    titles += [title for title in sets if title not in titles]
+    notes.append(_note(run, sets))
+    rows += tables.measured_rows(_cells(run.label, sets, len(notes)))
+  return tables.markdown(titles, rows, notes)
+
+
+def _sets(run: tables.Run) -> dict[str, dict]:
+  """Returns a run's out-of-distribution sets by their columns' titles."""
+  if not run.evaluation.get("ood", {}).get("sets"):
+    override = f"'--config.ood.sets={tuple(published.OOD.columns)}'"
+    raise workdir.WorkdirError(
+      f"{run.path / 'evaluation.json'} has no out-of-distribution sets: "
+      "expected the AUROC of one or more. Evaluate the run again with: "
+      f"{tables.evaluate_command(run.path, override)}"
+    )
+  result = {}
+  for name, found in run.evaluation["ood"]["sets"].items():
+    # "tfds:svhn_cropped test": the source, then its split.
+    column = published.OOD.columns.get(name.rpartition(" ")[0])
+    result[column.title if column else name] = found
+  return result
+
+
+def _cells(
+  label: str, sets: dict[str, dict], note: int
+) -> dict[str, dict[str, str]]:
+  """Returns AUROCs by score and by the column's title."""
+  result = {}
+  for title, found in sets.items():
+    for name, measures in found["scores"].items():
+      model = f"{label}: {name.replace('_', ' ')}"
+      auroc = measures["auroc"]
+      interval = f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"
+      result.setdefault(model, {})[title] = (
+        f"AUROC {auroc['value']:.3f} {interval} [^{note}]"
+      )
+  return result
+
+
+def _note(run: tables.Run, sets: dict[str, dict]) -> str:
+  """Returns the footnote of a run."""
+  inside = run.evaluation["ood"]["in_distribution"]
+  sizes = "; ".join(
+    f"{title}: {found['num_in']:,} in, {found['num_out']:,} out, both at "
+    f"{found['resized_to']} pixels"
+    for title, found in sets.items()
+  )
+  text = (
+    f"`{run.path}`, in distribution: {inside}; {tables.describe(run)}. "
+    f"{sizes}. In brackets 95 % bootstrap intervals. Out-of-distribution "
+    "images have the higher energy; every other score needs no model and has "
+    "the better of its two directions."
+  )
+  if inside.rpartition(" ")[0] == published.OOD_IN_DISTRIBUTION:
+    return f"{text} {published.OOD_NOTE}"
+  return f"{text} Not an experiment of the paper: nothing to compare with."
+
+
+if __name__ == "__main__":
+  tables.main(make, __doc__)
