@@ -8,7 +8,6 @@ its protocol.
 
 import argparse
 import importlib
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -93,17 +92,16 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
 
 def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
   """Reads a workdir's evaluation.json."""
-  file, command = path / "evaluation.json", evaluate_command(path)
-  if not file.exists():
+  evaluation, command = workdir.read_evaluation(path), evaluate_command(path)
+  if evaluation is None:
     raise workdir.WorkdirError(
       f"{path} holds no evaluation.json: expected a run that was evaluated. "
       f"Evaluate it with: {command}"
     )
-  evaluation = json.loads(file.read_text())
   if "protocol" not in evaluation:
     raise workdir.WorkdirError(
-      f"{file} says nothing about its protocol: an older version wrote it. "
-      f"Evaluate the run again with: {command}"
+      f"{path / workdir.EVALUATION} says nothing about its protocol: an older "
+      f"version wrote it. Evaluate the run again with: {command}"
     )
   return evaluation
 
@@ -210,7 +208,7 @@ def _distance(run: Run, name: str) -> str:
   sets, network = run.evaluation["sets"], run.protocol["network"]
   if "frechet_distance" not in sets.get(name, {}):
     raise workdir.WorkdirError(
-      f"{run.path / 'evaluation.json'} holds no Frechet distance of {name!r}: "
+      f"{run.path / workdir.EVALUATION} holds no Frechet distance of {name!r}: "
       f"expected it beside those of {sorted(sets)}. Evaluate the run again "
       f"with: {evaluate_command(run.path)}"
     )

@@ -7,8 +7,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hatebm_jax.workdir import read_metrics as read_metrics
-
 PANELS = {
   "energy_gap": "H(data) - H(samples)",
   "discriminator_loss": "discriminator loss (hinge)",
@@ -41,7 +39,7 @@ def draw(
 
   Args:
     ax: to draw on.
-    lines: from `read_metrics`.
+    lines: from `workdir.read_metrics`.
     name: of the metric, one of `panels(lines)`.
     marks: training steps to mark by a vertical line.
   """

@@ -7,9 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 from matplotlib import figure
-from PIL import Image
 
-from hatebm_jax import data, errors, sample
+from hatebm_jax import data, data_sources, errors, images, sample
+from hatebm_jax import measure as measure_lib
 from hatebm_jax.metrics import batches, ood
 
 HISTOGRAM = "evaluation_ood.png"
@@ -91,20 +91,21 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
       all of them where they have none.
   """
   inside, outside = (config.data.copy_and_resolve_references() for _ in "io")
-  inside.crop = outside.crop = "center"
+  inside.crop = outside.crop = "center"  # Of `data_sources.fit`.
   outside.source = source
   splits = "test", _split(outside)
   both = list(zip((inside, outside), splits, strict=True))
   size = min(config.data.image_size, *(data.native_size(*x) for x in both))
-  images, names = [], []
+  both_images, names = [], []
   for settings, split in both:
     settings.image_size = size
-    opened = data.open_source(settings, split)
-    order = np.random.default_rng(0).permutation(opened.num_images)
-    chosen = opened.images(np.sort(order[: config.ood.num_images]))
-    images.append(_enlarge(chosen, config.data.image_size))
+    opened = measure_lib.open_split(settings, split)
+    chosen = measure_lib.choose_images(opened, config.ood.num_images)
+    settings.image_size = config.data.image_size
+    enlarged = [data_sources.fit(images.to_pillow(x), settings) for x in chosen]
+    both_images.append(np.stack(enlarged))
     names.append(opened.name)
-  return Pair(*images, tuple(names), size)
+  return Pair(*both_images, tuple(names), size)
 
 
 def _split(settings: ml_collections.ConfigDict) -> str:
@@ -116,27 +117,13 @@ def _split(settings: ml_collections.ConfigDict) -> str:
   return "test"
 
 
-def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
-  """Resizes square uint8 images bilinearly, if they are smaller."""
-  if images.shape[1] == size:
-    return images
-  channels = images.shape[-1]
-  enlarged = [
-    np.asarray(
-      Image.fromarray(image[..., 0] if channels == 1 else image).resize(
-        (size, size), Image.Resampling.BILINEAR
-      )
-    )
-    for image in images
-  ]
-  return np.stack(enlarged).reshape(-1, size, size, channels)
-
-
-def energy(restored: sample.Restored, images: np.ndarray) -> np.ndarray:
+def energy(restored: sample.Restored, shown: np.ndarray) -> np.ndarray:
   """Returns H, float32 `[n]`, of uint8 images, computed over all devices."""
   hat, (variables, _) = restored.networks.hat, restored.variables
   call = jax.jit(lambda v, x: hat.apply(v, data.to_float(x)))
-  return batches.apply(lambda x: call(variables, x), images, _BATCH_SIZE)
+  return batches.apply(
+    lambda x: call(variables, x), shown, _BATCH_SIZE, restored.mesh
+  )
 
 
 def plot(energies: dict[str, list[np.ndarray]], file: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ import tqdm
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from hatebm_jax import data, errors, images, langevin, sample, sharding
+from hatebm_jax import data, detect, errors, images, langevin, sample, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.metrics import chains as chains_lib
 from hatebm_jax.objectives import base
@@ -274,17 +274,9 @@ def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
   """
   config, networks = restored.config, restored.networks
   settings = sample.settings(config)
-  scale_z = config.evaluate.init_scale_z
-  scale_z = config.langevin.init_scale_z if scale_z is None else scale_z
 
   def start(variables, rngs):
-    state = langevin.init_state(
-      rngs,
-      networks.latent_shape,
-      networks.image_shape,
-      scale_z,
-      config.evaluate.init_scale_y,
-    )
+    state = sample.start(restored, rngs)
     return state, _look(networks, variables, state)
 
   def advance(num_steps, variables, rngs, state, first_step):
@@ -311,20 +303,8 @@ def _data_energy(restored: sample.Restored, reference: np.ndarray) -> float:
   """Mean H of reference images; of many, of some of them."""
   num = min(len(reference), _DATA_IMAGES)
   chosen = np.linspace(0, len(reference) - 1, num).round().astype(int)
-  devices = restored.mesh.size
-  size = -(-min(num, restored.config.sample.batch_size) // devices) * devices
-
-  def energies(variables, x):
-    return restored.networks.hat.apply(variables[0], data.to_float(x))
-
-  compiled = jax.jit(sharding.split(energies, restored.mesh, (0,)))
-  result = []
-  for start in range(0, num, size):
-    batch = reference[chosen[start : start + size]]
-    padded = np.resize(batch, (size, *batch.shape[1:]))
-    found = sharding.fetch(compiled(restored.variables, padded))
-    result.append(found[: len(batch)])
-  return float(np.concatenate(result).mean(dtype=np.float64))
+  found = detect.energy(restored, reference[chosen])
+  return float(found.mean(dtype=np.float64))
 
 
 def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:

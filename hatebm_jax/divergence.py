@@ -139,13 +139,11 @@ def rollbacks(path: pathlib.Path) -> list[dict]:
   file = path / FILE
   if not file.exists():
     return []
-  try:
-    return json.loads(file.read_text())
-  except ValueError as error:
-    raise workdir.WorkdirError(
-      f"{file} is not valid JSON ({error}). Restore it from a copy, or move it "
-      "away: the run then forgets how often it went back."
-    ) from error
+  return workdir.read_json(
+    file,
+    "Restore it from a copy, or move it away: the run then forgets how often "
+    "it went back.",
+  )
 
 
 def record(path: pathlib.Path, found: Divergence, to: int) -> None:

@@ -7,7 +7,6 @@ features, drawn how, by which weights.
 import json
 import pathlib
 import time
-import zipfile
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from hatebm_jax import (
   diagnose,
   errors,
   measure,
+  npz,
   sample,
   workdir,
 )
@@ -29,17 +29,9 @@ from hatebm_jax.metrics import (
   spaces,
 )
 
-FILE = "evaluation.json"
+FILE = workdir.EVALUATION
 REFERENCE_FILE = "evaluation_reference.npz"
 _MAX_NEIGHBOURS = 50_000  # training images that samples are compared with
-
-# What people call the sets of evaluation.json.
-_LABELS = {
-  "hat": "hat samples",
-  "generator": "generator alone",
-  "samples": "given samples",
-  "held_out": "held-out images",
-}
 
 # Columns of the table: title and format of a figure.
 _COLUMNS = {
@@ -102,14 +94,14 @@ def _image_figures(
   drawn: sample.Drawn | None,
 ) -> tuple[dict[str, Any], measure.Reference]:
   """Measures images, drawn or given, against the reference."""
-  spaces.choose(config)  # Before anything is drawn.
+  space = spaces.choose(config)  # Before anything is drawn.
   if restored is None:
     sets, protocol = _given(config)
   else:
     sets, protocol = _drawn(restored, drawn), _drawn_protocol(restored)
   repeats = next(iter(sets.values()))
   protocol |= {"num_images": len(repeats[0]), "repeats": len(repeats)}
-  reference = measure.load_reference(config)
+  reference = measure.load_reference(config, space)
   result = measure.image_sets(config, sets, reference)
   result["protocol"] = protocol | result["protocol"]
   return result, reference
@@ -181,15 +173,12 @@ def _drawn_protocol(restored: sample.Restored) -> dict[str, Any]:
   """Returns how samples were drawn."""
   config = restored.config
   has_hat = restored.networks.hat is not None
-  scale_z = config.evaluate.init_scale_z
   return {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
     "langevin": sample.settings(config)._asdict() if has_hat else None,
-    "init_scale_z": config.langevin.init_scale_z
-    if scale_z is None
-    else scale_z,
+    "init_scale_z": sample.init_scale_z(config),
     "init_scale_y": config.evaluate.init_scale_y if has_hat else None,
     "samples": None,
   }
@@ -203,21 +192,7 @@ def _given(
   field = "config.metrics.samples"
   size = (config.data.image_size, config.data.image_size, config.data.channels)
   expected = f"an .npz with images, uint8 [n, {size[0]}, {size[1]}, {size[2]}]"
-  try:
-    with np.load(file, allow_pickle=False) as arrays:
-      images = arrays["images"]
-  except (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-  ) as error:
-    raise errors.ConfigError(
-      f"{field}={file!r}: expected {expected}, found {error}."
-    ) from error
+  images = npz.read(file, ("images",), f"{field}={file!r}", expected)["images"]
   if images.dtype != np.uint8 or images.shape[1:] != size:
     raise errors.ConfigError(
       f"{field}={file!r}: expected {expected}, found {images.dtype} "
@@ -256,7 +231,7 @@ def _figure_lines(result: dict[str, Any]) -> list[str]:
   rows = [["", "images", *(titles[key] for key in columns)]]
   for name, figures in sets.items():
     cells = [_cell(figures.get(key), _COLUMNS[key][1]) for key in columns]
-    label = _LABELS.get(name, name)
+    label = workdir.SET_LABELS.get(name, name)
     rows.append([label, str(figures["num_images"]), *cells])
   return [*_preamble(protocol), *_aligned(rows)]
 

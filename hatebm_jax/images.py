@@ -48,7 +48,12 @@ def film_strip(frames: np.ndarray) -> np.ndarray:
   return grid(rows, columns=num_frames)
 
 
+def to_pillow(image: np.ndarray) -> Image.Image:
+  """Returns uint8 `[height, width, 1 or 3]` as Pillow has it."""
+  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def write_png(path: pathlib.Path, image: np.ndarray) -> None:
   """Writes uint8 `[height, width, 1 or 3]` as PNG."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+  to_pillow(image).save(path)

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
+import tqdm
 from absl import logging
 
 import hatebm_jax
 from hatebm_jax import data, errors
 from hatebm_jax.metrics import (
+  batches,
   digits_judge,
   frechet,
   inception,
@@ -61,22 +63,27 @@ class Reference(NamedTuple):
 
   def distance(self, images: np.ndarray) -> float:
     """Frechet distance of uint8 images `[n, height, width, channels]`."""
-    found = _extract(self.space, _chunks(self.space, images), len(images))
+    found = _extract(
+      self.space, batches.split(images, self.space.batch_size), len(images)
+    )
     return _distance(self, found)
 
 
-def load_reference(config: ml_collections.ConfigDict) -> Reference:
+def load_reference(
+  config: ml_collections.ConfigDict, space: spaces.Space | None = None
+) -> Reference:
   """Measures the reference images, or reads their moments.
 
   Args:
     config: its `data` and `metrics`.
+    space: `spaces.choose(config)` where that is at hand.
 
   Raises:
     ConfigError: if there is no network for the images, or
       `config.metrics.statistics` cannot be used.
     DataError: if the images cannot be read.
   """
-  space, settings = spaces.choose(config), config.metrics
+  space, settings = space or spaces.choose(config), config.metrics
   record = protocol(config) | {
     "split": settings.split,
     "network": space.name,
@@ -122,7 +129,7 @@ def _of_split(
   config: ml_collections.ConfigDict, space: spaces.Space
 ) -> Features:
   """Returns the features of the reference split, read in one pass."""
-  source = _open(config, config.metrics.split)
+  source = open_split(config.data, config.metrics.split)
   num_images = config.metrics.num_references or source.num_images
   if not 2 <= num_images <= source.num_images:
     raise errors.ConfigError(
@@ -131,19 +138,38 @@ def _of_split(
     )
   order = np.random.default_rng(0).permutation(source.num_images)
   chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
+  chunks = tqdm.tqdm(
+    chunks,
+    f"features of {source.name}",
+    -(-num_images // space.batch_size),
+    unit="batch",
+    delay=2,  # seconds: small sets need no bar
+    disable=jax.process_index() > 0,
+  )
   return _extract(space, chunks, num_images)
 
 
-def _open(config: ml_collections.ConfigDict, split: str) -> data.Source:
-  """Opens a split as evaluation sees it: centre squares, none cut at random."""
-  settings = config.data.copy_and_resolve_references()
-  settings.crop = "center"
+def open_split(settings: ml_collections.ConfigDict, split: str) -> data.Source:
+  """Opens a split as evaluation sees it: centre squares, none cut at random.
+
+  Args:
+    settings: `config.data`.
+    split: 'train' or 'test'.
+  """
+  settings = settings.copy_and_resolve_references()
+  # Read once: only what is asked for is decoded, and none of it kept.
+  settings.crop, settings.cache_gib = "center", 0.0
   return data.open_source(settings, split)
 
 
-def _chunks(space: spaces.Space, images: np.ndarray) -> Iterable[np.ndarray]:
-  starts = range(0, len(images), space.batch_size)
-  return (images[i : i + space.batch_size] for i in starts)
+def choose_images(source: data.Source, limit: int) -> np.ndarray:
+  """Reads a source, or of a larger one so many images chosen at random.
+
+  Returns:
+    uint8 `[n, height, width, channels]`, n <= limit, in the source's order.
+  """
+  order = np.random.default_rng(0).permutation(source.num_images)
+  return source.images(np.sort(order[:limit]))
 
 
 def _extract(
@@ -197,12 +223,12 @@ def image_sets(
   functions = [lambda images: _figures(reference, images)]
   record = reference.protocol
   if config.data.source == "digits":
-    train = data.load_all(_open(config, "train"))
+    train = data.load_all(open_split(config.data, "train"))
     judge = digits_judge.fit(train, data.digits_labels("train"))
     functions.append(
       lambda images: digits_judge.verdict(judge, images)._asdict()
     )
-    held_out = data.load_all(_open(config, "test"))
+    held_out = data.load_all(open_split(config.data, "test"))
     accuracy = digits_judge.accuracy(
       judge, held_out, data.digits_labels("test")
     )
@@ -242,7 +268,7 @@ def _figures(reference: Reference, images: np.ndarray) -> dict[str, float]:
   """Returns what one set of images gets in the reference's space."""
   # KID and the Inception Score are so called in this one space.
   is_inception = reference.space.name == inception.NAME
-  chunks = _chunks(reference.space, images)
+  chunks = batches.split(images, reference.space.batch_size)
   found = _extract(reference.space, chunks, len(images), is_inception)
   result = {"frechet_distance": _distance(reference, found)}
   if is_inception and len(images) >= inception_score.NUM_SPLITS:
@@ -286,6 +312,4 @@ def load_images(
     split: 'train' or 'test'.
     limit: how many at most; of more, these are chosen at random.
   """
-  source = _open(config, split)
-  order = np.random.default_rng(0).permutation(source.num_images)
-  return source.images(np.sort(order[:limit]))
+  return choose_images(open_split(config.data, split), limit)

@@ -43,14 +43,6 @@ _SAMPLES = {
   "right of it what encoder and decoder make of it.",
 }
 
-# What people call the sets of evaluation.json.
-_SETS = {
-  "hat": "hat samples",
-  "generator": "generator alone",
-  "samples": "given samples",
-  "held_out": "held-out images",
-}
-
 # Column titles, and the factor that a figure is shown with.
 _FIGURES = {
   "frechet_distance": ("", 1),  # its title is the protocol's network
@@ -117,7 +109,7 @@ def make(path: pathlib.Path) -> str:
   config = workdir.read_config(path).to_dict()
   lines = workdir.read_metrics(path)
   rollbacks = divergence.rollbacks(path)
-  result = _read_evaluation(path / "evaluation.json")
+  result = workdir.read_evaluation(path)
   sections = {
     "Settings": _settings(config),
     "Curves": _curves(path, lines, rollbacks),
@@ -141,19 +133,6 @@ def write(path: pathlib.Path) -> pathlib.Path:
   file = path / "report.html"
   workdir.write_atomic(file, make(path))
   return file
-
-
-def _read_evaluation(file: pathlib.Path) -> dict[str, Any] | None:
-  """Reads evaluation.json; None: there is none."""
-  if not file.exists():
-    return None
-  try:
-    return json.loads(file.read_text())
-  except ValueError as error:
-    raise workdir.WorkdirError(
-      f"{file} is not valid JSON ({error}). Evaluate the run again, or delete "
-      "the file."
-    ) from error
 
 
 def _command(path: pathlib.Path, mode: str) -> str:
@@ -291,7 +270,7 @@ def _evaluation(
         command,
       )
     }
-  sections = {"Evaluation": _figures(result)}
+  sections = {"Evaluation": _figures(result) + _protocol_list(result)}
   if "ood" in result:
     sections["Out-of-distribution detection"] = _ood(path, result)
   if "chains" in result:
@@ -302,10 +281,14 @@ def _evaluation(
 def _figures(result: dict[str, Any]) -> str:
   """Lays out how good the images are."""
   protocol, sets = result["protocol"], result["sets"]
+  if not sets:
+    return page.note(
+      "No figures of images: evaluated without a network for such images."
+    )
   names = [key for key in _FIGURES if any(key in x for x in sets.values())]
   titles = {key: title for key, (title, _) in _FIGURES.items()}
   titles["frechet_distance"] = f"{protocol['network']} ↓"
-  head = ["", *(_SETS.get(name, name) for name in sets)]
+  head = ["", *(workdir.SET_LABELS.get(name, name) for name in sets)]
   rows = [["images", *(_number(x["num_images"]) for x in sets.values())]]
   rows += [
     [
@@ -323,13 +306,15 @@ def _figures(result: dict[str, Any]) -> str:
         "distance of fewer images is biased upwards."
       ),
       *([page.note(_OF_DIGITS)] if "recognised" in names else []),
-      page.heading("Protocol"),
-      page.definitions(
-        _protocol(protocol)
-        | {"seconds of the evaluation": _number(result.get("seconds"))}
-      ),
     ]
   )
+
+
+def _protocol_list(result: dict[str, Any]) -> str:
+  """Lists all that the figures were made with."""
+  seconds = {"seconds of the evaluation": _number(result.get("seconds"))}
+  entries = _protocol(result["protocol"]) | seconds
+  return "\n" + page.heading("Protocol") + "\n" + page.definitions(entries)
 
 
 def _reference(protocol: dict[str, Any]) -> str:
@@ -411,7 +396,7 @@ def _chains(path: pathlib.Path, result: dict[str, Any]) -> str:
   parts = [page.table(["of the chains", "value"], rows, "Parallel chains")]
   if curve := chains.get("curve"):
     names = list(curve[0])
-    network = result["protocol"]["network"]
+    network = result["protocol"]["network"] or "Fréchet distance"
     titles = {"step": "Langevin step", "frechet_distance": network}
     head = [titles.get(name, name.replace("_", " ")) for name in names]
     points = [[_number(point.get(name)) for name in names] for point in curve]

@@ -1,7 +1,5 @@
 """Draws images from a trained run: samples, a grid, a film strip of paths."""
 
-import io
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from hatebm_jax import (
   errors,
   images,
   langevin,
+  npz,
   objectives,
   sharding,
   train,
@@ -150,15 +149,20 @@ def settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   )
 
 
-def _start(restored: Restored, rngs: jax.Array) -> langevin.State:
-  """Fresh chains of evaluation."""
+def init_scale_z(config: ml_collections.ConfigDict) -> float:
+  """Returns the scale of z at the start of the chains of evaluation."""
+  scale = config.evaluate.init_scale_z
+  return config.langevin.init_scale_z if scale is None else scale
+
+
+def start(restored: Restored, rngs: jax.Array) -> langevin.State:
+  """Returns fresh chains of evaluation, of a key each."""
   config = restored.config
-  scale_z = config.evaluate.init_scale_z
   return langevin.init_state(
     rngs,
     restored.networks.latent_shape,
     restored.networks.image_shape,
-    config.langevin.init_scale_z if scale_z is None else scale_z,
+    init_scale_z(config),
     config.evaluate.init_scale_y,
   )
 
@@ -185,7 +189,7 @@ def compile_chains(
     hat_variables, generator_variables = variables
     generator_fn = lambda z: networks.generator.apply(generator_variables, z)
     chain = settings(restored.config)
-    state = _start(restored, rngs)
+    state = start(restored, rngs)
     x_generated = generator_fn(state.z)
     if networks.hat is None:
       return x_generated, x_generated
@@ -316,7 +320,7 @@ def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
     return
   stem = path / "samples" / f"{restored.step:08d}_{sample.weights}"
   stem.parent.mkdir(parents=True, exist_ok=True)
-  save_npz(
+  npz.save(
     stem.with_suffix(".npz"), images=drawn.samples, generator=drawn.generated
   )
   for name, picture in shown.items():
@@ -330,12 +334,3 @@ def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
     f"{sample.weights} weights of step {restored.step}{chain})",
     flush=True,
   )
-
-
-def save_npz(file: pathlib.Path, **arrays: np.ndarray) -> None:
-  """Writes an npz whole or not at all."""
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
-  partial = file.with_name(file.name + ".partial")
-  partial.write_bytes(buffer.getvalue())
-  os.replace(partial, file)

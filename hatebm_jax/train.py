@@ -2,12 +2,13 @@
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,8 @@ class TrainingError(RuntimeError):
   """Training cannot go on."""
 
 
-class _Setting(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Setting:
   """What stays the same however often a run goes back."""
 
   config: ml_collections.ConfigDict
@@ -52,15 +54,10 @@ class _Setting(NamedTuple):
   test_fn: Callable[[Any], float] | None
 
 
-class _Run(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Run(_Setting):
   """What the loop works with: a setting, and what one attempt has."""
 
-  config: ml_collections.ConfigDict
-  path: pathlib.Path
-  mesh: Mesh
-  objective: base.Objective
-  saved: checkpoint.Checkpoints
-  test_fn: Callable[[Any], float] | None
   log: logs.RunLog
   watch: divergence.Watch
   rng: jax.Array  # of all training steps
@@ -99,8 +96,8 @@ def train(
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
   with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
+    setting = _Setting(config, path, mesh, objective, saved, test_fn)
     while True:
-      setting = _Setting(config, path, mesh, objective, saved, test_fn)
       try:
         return _train(setting, source, frozen)
       except divergence.DivergedError as error:
@@ -123,7 +120,7 @@ def _train(
     log = logs.RunLog(path, first_step, writes)
     stack.enter_context(contextlib.closing(log))
     run = _Run(
-      *setting,
+      **vars(setting),
       log=log,
       watch=divergence.follow(
         config.divergence, workdir.read_metrics(path, first_step)

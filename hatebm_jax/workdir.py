@@ -10,6 +10,14 @@ from typing import Any
 import ml_collections
 
 METRICS = "metrics.jsonl"
+EVALUATION = "evaluation.json"
+# What people call the sets of evaluation.json.
+SET_LABELS = {
+  "hat": "hat samples",
+  "generator": "generator alone",
+  "samples": "given samples",
+  "held_out": "held-out images",
+}
 
 # A resumed run may change these and stay the same run.
 _FREE_GROUPS = (
@@ -89,13 +97,38 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       f"{path} holds no run: config.json is missing. Train one first with "
       f"--mode=train --workdir={path}, or correct --workdir."
     )
+  advice = "Restore it from a copy, or train into a new --workdir."
+  return ml_collections.ConfigDict(read_json(file, advice))
+
+
+def read_json(file: pathlib.Path, advice: str) -> Any:
+  """Reads a JSON file of a workdir.
+
+  Args:
+    file: that exists.
+    advice: what to do if it cannot be read: the end of the message.
+
+  Raises:
+    WorkdirError: if it is not valid JSON.
+  """
   try:
-    return ml_collections.ConfigDict(json.loads(file.read_text()))
+    return json.loads(file.read_text())
   except ValueError as error:
     raise WorkdirError(
-      f"{file} is not valid JSON ({error}). Restore it from a copy, or train "
-      "into a new --workdir."
+      f"{file} is not valid JSON ({error}). {advice}"
     ) from error
+
+
+def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
+  """Reads a workdir's evaluation.json; None: there is none.
+
+  Raises:
+    WorkdirError: if it cannot be read.
+  """
+  file = path / EVALUATION
+  if not file.exists():
+    return None
+  return read_json(file, "Evaluate the run again, or delete the file.")
 
 
 def read_metrics(

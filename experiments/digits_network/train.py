@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from configs import digits
-from hatebm_jax import data, sample
+from hatebm_jax import data, npz
 from hatebm_jax.metrics import digits_network
 
 _NUM_STEPS = 3_000
@@ -81,7 +81,7 @@ def main() -> None:
     found = network.apply(variables, x)[1].argmax(1)
     print(f"{split}: {(found == expected).mean():.2%} of {len(x)} right")
   flat = flax.traverse_util.flatten_dict(jax.device_get(variables), sep="/")
-  sample.save_npz(out, **flat)
+  npz.save(out, **flat)
   print(f"Written to {out}")
 
 

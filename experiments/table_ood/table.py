@@ -34,7 +34,7 @@ def _sets(run: tables.Run) -> dict[str, dict]:
   if not run.evaluation.get("ood", {}).get("sets"):
     override = f"'--config.ood.sets={tuple(published.OOD.columns)}'"
     raise workdir.WorkdirError(
-      f"{run.path / 'evaluation.json'} has no out-of-distribution sets: "
+      f"{run.path / workdir.EVALUATION} has no out-of-distribution sets: "
       "expected the AUROC of one or more. Evaluate the run again with: "
       f"{tables.evaluate_command(run.path, override)}"
     )

@@ -10,12 +10,12 @@ import dataclasses
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 
 import flax.linen as nn
 import numpy as np
 
+from hatebm_jax import npz
 from hatebm_jax.convert import inception, network
 from hatebm_jax.convert.network import ConvertError, Shape
 from hatebm_jax.models.autoencoder import Decoder, Encoder
@@ -30,16 +30,6 @@ _CLASSES = {
 }
 # Linen's nesting, and the type to compute in: no business of the weights.
 _NOT_STORED = ("parent", "name", "dtype")
-_READ_ERRORS = (
-  zipfile.BadZipFile,
-  zlib.error,
-  EOFError,
-  KeyError,
-  NotImplementedError,
-  OSError,
-  TypeError,  # Of attributes that no network can have.
-  ValueError,
-)
 
 
 def save_npz(
@@ -99,7 +89,7 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
       return module, network.unflatten({name: file[name] for name in expected})
   except ConvertError:
     raise
-  except _READ_ERRORS as error:
+  except npz.READ_ERRORS as error:
     raise ConvertError(
       f"{path}: expected an .npz that `python -m hatebm_jax.convert` wrote, "
       f"found a missing, damaged or foreign file ({network.one_line(error)}). "

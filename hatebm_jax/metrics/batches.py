@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hatebm_jax import sharding
@@ -15,6 +15,7 @@ def stream(
   function: Callable[[jax.Array], Any],
   batches: Iterable[np.ndarray],
   batch_size: int,
+  mesh: Mesh | None = None,
 ) -> Iterator[Any]:
   """Yields what a network makes of batches of images.
 
@@ -26,24 +27,34 @@ def stream(
       multiple of the devices: a smaller batch is filled up.
     batches: arrays `[n, ...]`, n <= `batch_size`, the same on every process.
     batch_size: images at a time.
+    mesh: of the devices; None: of all.
 
   Returns:
     An iterator of pytrees of NumPy arrays `[n, ...]`.
   """
-  mesh = sharding.make_mesh()
-  split = NamedSharding(mesh, P(sharding.AXIS))
+  mesh = mesh or sharding.make_mesh()
+  placement = NamedSharding(mesh, P(sharding.AXIS))
   padded_size = -(-batch_size // mesh.size) * mesh.size
   for batch in batches:
     padded = np.resize(batch, (padded_size, *batch.shape[1:]))
     placed = jax.make_array_from_callback(
-      padded.shape, split, padded.__getitem__
+      padded.shape, placement, padded.__getitem__
     )
     leaves, tree = jax.tree.flatten(sharding.fetch(function(placed)))
     yield jax.tree.unflatten(tree, [leaf[: len(batch)] for leaf in leaves])
 
 
+def split(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+  """Yields batches of `batch_size` images; the last one may be smaller."""
+  for start in range(0, len(images), batch_size):
+    yield images[start : start + batch_size]
+
+
 def apply(
-  function: Callable[[jax.Array], Any], images: np.ndarray, batch_size: int
+  function: Callable[[jax.Array], Any],
+  images: np.ndarray,
+  batch_size: int,
+  mesh: Mesh | None = None,
 ) -> Any:
   """Returns a pytree of NumPy arrays `[n, ...]` of images `[n, ...]`.
 
@@ -51,9 +62,9 @@ def apply(
     function: as in `stream`.
     images: all of them.
     batch_size: images at a time, at most.
+    mesh: as in `stream`.
   """
   batch_size = min(batch_size, len(images))
-  starts = range(0, len(images), batch_size)
-  parts = [images[i : i + batch_size] for i in starts]
-  results = stream(function, parts, batch_size)
+  parts = split(images, batch_size)
+  results = stream(function, parts, batch_size, mesh)
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)

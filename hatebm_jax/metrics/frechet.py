@@ -6,13 +6,13 @@ in the feature space of their Inception network, and in no other).
 """
 
 import os
-import zipfile
+import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from hatebm_jax import errors
+from hatebm_jax import errors, npz
 
 
 class Moments(NamedTuple):
@@ -77,10 +77,9 @@ def running(parts: Iterable[np.ndarray]) -> Moments:
   return Moments(mean, scatter / (count - 1), count)
 
 
-def save(path: str | os.PathLike[str], found: Moments) -> None:
+def save(path: pathlib.Path, found: Moments) -> None:
   """Writes moments as the usual tools do: an npz with `mu` and `sigma`."""
-  with open(path, "wb") as file:
-    np.savez(file, mu=found.mean, sigma=found.covariance, count=found.count)
+  npz.save(path, mu=found.mean, sigma=found.covariance, count=found.count)
 
 
 def load(path: str | os.PathLike[str], dim: int) -> Moments:
@@ -97,28 +96,22 @@ def load(path: str | os.PathLike[str], dim: int) -> Moments:
     ConfigError: if there is no such file, or it holds something else.
   """
   expected = f"an .npz with mu [{dim}] and sigma [{dim}, {dim}]"
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      mu, sigma = (np.asarray(file[k], np.float64) for k in ("mu", "sigma"))
-      count = int(file["count"]) if "count" in file else 0
-  except (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-  ) as error:
-    raise errors.ConfigError(
-      f"{os.fspath(path)!r}: expected {expected}, found {error}."
-    ) from error
+  arrays = npz.read(
+    path, ("mu", "sigma"), repr(os.fspath(path)), expected, ("count",)
+  )
+  mu, sigma = arrays["mu"], arrays["sigma"]
+  count = arrays.get("count", np.array(0))
   if mu.shape != (dim,) or sigma.shape != (dim, dim):
     raise errors.ConfigError(
       f"{os.fspath(path)!r}: expected {expected}, found the shapes {mu.shape} "
       f"and {sigma.shape}: statistics of another network."
     )
-  return Moments(mu, sigma, count)
+  if any(x.dtype.kind not in "fiu" for x in (mu, sigma, count)) or count.ndim:
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected}, found something else than "
+      "numbers."
+    )
+  return Moments(mu.astype(np.float64), sigma.astype(np.float64), int(count))
 
 
 def distance(

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+
+from hatebm_jax import images as images_lib
 
 _ACCEPTED = 0.95  # share of in-distribution images, of FPR@95
 _CHUNK = 50  # resamples at a time
@@ -140,8 +141,7 @@ def _png_size(images: np.ndarray) -> np.ndarray:
   sizes = []
   for image in images:
     file = io.BytesIO()
-    squeezed = image[..., 0] if image.shape[-1] == 1 else image
-    Image.fromarray(squeezed).save(file, "PNG", compress_level=9)
+    images_lib.to_pillow(image).save(file, "PNG", compress_level=9)
     sizes.append(file.tell())
   return np.asarray(sizes, np.float64)
 
