@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, errors, evaluate, sample, train
+from hatebm_jax import data, errors, evaluate, report, sample, train
 from hatebm_jax.metrics import frechet, spaces
 
 
@@ -161,6 +161,31 @@ def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
     # These need the features of the reference images themselves.
     assert "precision" not in figures
   assert "chains" not in found and "ood" not in found
+
+
+def test_without_a_network_the_hat_is_still_looked_at(run, tmp_path, capsys):
+  digits = data.load_all(data.open_source(tiny.config().data, "test"))
+  for i, image in enumerate(digits[:20]):
+    sample.images.write_png(tmp_path / "gray" / f"{i:02d}.png", image)
+  restored = sample.restore(_config(run), run)
+  config = restored.config.copy_and_resolve_references()
+  config.data.source = f"folder:{tmp_path / 'gray'}"
+  config.ood.sets = ()
+  restored = restored._replace(config=config)
+  result = evaluate.write(config, tmp_path, restored)
+  assert "no network for these ships" in capsys.readouterr().out
+  assert result["sets"] == {} and result["protocol"]["network"] is None
+  assert result["protocol"]["checkpoint_step"] == 4
+  points = result["chains"]["curve"]
+  assert all(point["frechet_distance"] is None for point in points)
+  page = report.write(run_with_evaluation(run, tmp_path)).read_text()
+  assert "evaluated without a network" in page and ">None" not in page
+
+
+def run_with_evaluation(run, path):
+  """Gives a folder with an evaluation the config of its run."""
+  (path / "config.json").write_text((run / "config.json").read_text())
+  return path
 
 
 def test_one_image_or_no_repeat_cannot_be_measured(run):
