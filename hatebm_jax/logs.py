@@ -160,6 +160,8 @@ def _duration(seconds: float) -> str:
 
 def _drop_later_lines(workdir: pathlib.Path, step: int) -> None:
   """Keeps the whole lines of steps up to `step`."""
+  if not (workdir / workdir_lib.METRICS).exists():
+    return
   kept = workdir_lib.read_metrics(workdir, step)
   text = "".join(json.dumps(line) + "\n" for line in kept)
   workdir_lib.write_atomic(workdir / workdir_lib.METRICS, text)

@@ -2,8 +2,12 @@ from experiments import seeds
 
 
 def _result(recognised, distance):
-  figures = {"recognised": recognised, "rarest": 0.5, "fd_digits": distance}
-  return {"sets": {"hat": figures}}
+  means = {
+    "recognised": recognised,
+    "rarest": 0.5,
+    "frechet_distance": distance,
+  }
+  return {"sets": {"hat": {k: {"mean": v} for k, v in means.items()}}}
 
 
 def test_mean_and_spread_by_hand():
