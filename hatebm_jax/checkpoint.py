@@ -1,25 +1,182 @@
-"""Checkpoints of a run's state: the only file that imports orbax."""
+"""Checkpoints of a run's state: the only file that imports orbax.
 
+A checkpoint is written beside its final name, with the SHA-256 of each of its
+files, and renamed: a run that is killed while it writes leaves the older ones
+whole. One whose files no longer have their checksums is broken; it is never
+read, and never deleted.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+_CHECKSUMS = "checksums.json"
+_ITEM = "default"  # orbax's name of the one item of a checkpoint
+_BROKEN = "broken_checkpoints"
 
 
 class CheckpointError(ValueError):
-  """A checkpoint is missing or cannot be restored."""
+  """A checkpoint is missing, or cannot be read or written."""
+
+
+class _BrokenError(Exception):
+  """All checkpoints of a folder are broken."""
+
+
+class _Handler(ocp.StandardCheckpointHandler):
+  """Writes checksums last of all, before a checkpoint gets its name."""
+
+  def finalize(self, directory) -> None:
+    """Called by orbax, on one process, when all files are written."""
+    super().finalize(directory)
+    folder = pathlib.Path(directory)
+    sums = {
+      str(file.relative_to(folder)): _checksum(file) for file in _files(folder)
+    }
+    with (folder / _CHECKSUMS).open("w") as file:
+      file.write(json.dumps(sums, indent=1) + "\n")
+      file.flush()
+      os.fsync(file.fileno())
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _checksum(file: pathlib.Path) -> str:
+  with file.open("rb") as opened:
+    return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+  """Says what is broken in the folder of a checkpoint; None: nothing is."""
+  try:
+    sums = json.loads((folder / _ITEM / _CHECKSUMS).read_text())
+    for name, expected in sums.items():
+      file = folder / _ITEM / name
+      if not file.is_file():
+        return f"{_ITEM}/{name} is missing"
+      if _checksum(file) != expected:
+        return f"{_ITEM}/{name} is not what was written"
+  except FileNotFoundError:
+    empty = not any(folder.iterdir())
+    return "it is empty" if empty else f"{_ITEM}/{_CHECKSUMS} is missing"
+  except (AttributeError, OSError, RecursionError, ValueError) as error:
+    return f"{_ITEM}/{_CHECKSUMS}: {error}"
+  return None
+
+
+def _folders(path: pathlib.Path) -> dict[int, pathlib.Path]:
+  """Returns the checkpoints in a folder by training step, newest first."""
+  if not path.is_dir():
+    return {}
+  found = {int(p.name): p for p in path.iterdir() if p.name.isdecimal()}
+  return dict(sorted(found.items(), reverse=True))
 
 
 def exists(workdir: pathlib.Path) -> bool:
   """Says whether a workdir holds a checkpoint; makes no folder."""
-  folder = pathlib.Path(workdir) / "checkpoints"
-  return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+  return bool(_folders(pathlib.Path(workdir) / "checkpoints"))
+
+
+def _find_whole(
+  path: pathlib.Path, set_aside: bool
+) -> tuple[int | None, dict[int, str]]:
+  """Looks for the newest whole checkpoint.
+
+  Args:
+    path: the folder of checkpoints.
+    set_aside: whether to move newer, broken ones away, if one is whole.
+
+  Returns:
+    Its training step, and what is broken in newer ones.
+  """
+  damages = {}
+  for step, folder in _folders(path).items():
+    damage = _damage(folder)
+    if damage is None:
+      for broken in damages if set_aside else ():
+        _set_aside(path / str(broken))
+      return step, damages
+    damages[step] = damage
+  return None, damages
+
+
+def _set_aside(folder: pathlib.Path) -> None:
+  """Moves a broken checkpoint to where no run deletes it."""
+  aside = folder.parent.parent / _BROKEN
+  aside.mkdir(exist_ok=True)
+  number = sum(p.name.startswith(f"{folder.name}.") for p in aside.iterdir())
+  folder.rename(aside / f"{folder.name}.{number}")
+
+
+def _newest_whole(path: pathlib.Path, set_aside: bool = False) -> int | None:
+  """Returns the training step of the newest whole checkpoint; None: none.
+
+  One process looks, and says on stderr what is broken in newer ones.
+
+  Args:
+    path: the folder of checkpoints.
+    set_aside: whether to move newer, broken ones away.
+
+  Raises:
+    CheckpointError: if there are checkpoints, and all are broken.
+  """
+  step, damages = None, {}
+  if jax.process_index() == 0:
+    step, damages = _find_whole(path, set_aside)
+    for broken, damage in damages.items() if step is not None else ():
+      moved = f" It was moved to {path.parent / _BROKEN}." if set_aside else ""
+      print(
+        f"warning: the checkpoint of training step {broken} in {path} is "
+        f"broken: {damage}.{moved} Going on with that of step {step}.",
+        file=sys.stderr,
+        flush=True,
+      )
+  step, num_broken = _agree(-1 if step is None else step, len(damages))
+  if step < 0 and num_broken:
+    list_ = "; ".join(f"step {step}: {text}" for step, text in damages.items())
+    raise CheckpointError(
+      f"{path}: expected a whole checkpoint, found {num_broken} broken "
+      f"({list_ or 'process 0 says how'}). Restore one from a copy, or train "
+      "anew in another --workdir."
+    )
+  return None if step < 0 else step
+
+
+def _agree(*numbers: int) -> tuple[int, ...]:
+  """Returns the numbers of process 0, on every process."""
+  if jax.process_count() == 1:
+    return numbers
+  return tuple(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
+
+
+@contextlib.contextmanager
+def _as_ours(doing: str, advice: str) -> Iterator[None]:
+  """Turns whatever orbax raises into a CheckpointError."""
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except Exception as error:
+    text = " ".join(str(error).split())
+    raise CheckpointError(
+      f"{doing}: {type(error).__name__}: {text[:500]}. {advice}"
+    ) from error
 
 
 def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
-  """Reads a part of the newest checkpoint of another run.
+  """Reads a part of the newest whole checkpoint of another run.
 
   Args:
     workdir: of that run.
@@ -30,77 +187,123 @@ def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
     The part, NumPy arrays.
 
   Raises:
-    CheckpointError: if there is no checkpoint, its part has other names or
-      shapes, or it cannot be read.
+    CheckpointError: if there is no whole checkpoint, its part has other names
+      or shapes, or it cannot be read.
   """
-  if not exists(workdir):
+  folder = pathlib.Path(workdir).absolute() / "checkpoints"
+  step = _newest_whole(folder)
+  if step is None:
     raise CheckpointError(
       f"{workdir} holds no checkpoint: expected a trained run. Train it first."
     )
-  folder = pathlib.Path(workdir).absolute() / "checkpoints"
-  handler = ocp.PyTreeCheckpointHandler()
-  try:
-    with ocp.CheckpointManager(folder, item_handlers=handler) as manager:
-      step = manager.latest_step()
-      found = manager.item_metadata(step).tree
-      _check_part(folder / str(step), abstract, found)
-      as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-      args = ocp.args.PyTreeRestore(
-        abstract,
-        restore_args=jax.tree.map(lambda _: as_numpy, abstract),
-        partial_restore=True,
-      )
-      return manager.restore(step, args=args)
-  except CheckpointError:
-    raise
-  except Exception as error:
-    raise CheckpointError(
-      f"{folder} could not be read: {type(error).__name__}: {error}. Copy it "
-      "anew."
-    ) from error
+  with (
+    _as_ours(f"{folder / str(step)} could not be read", "Copy it anew."),
+    ocp.CheckpointManager(
+      folder,
+      options=ocp.CheckpointManagerOptions(read_only=True),
+      item_handlers=ocp.PyTreeCheckpointHandler(),
+    ) as manager,
+  ):
+    expected = _shapes(abstract)
+    found = _shapes(manager.item_metadata(step).tree)
+    found = {name: found[name] for name in expected if name in found}
+    _check_shapes(folder / str(step), expected, found)
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    args = ocp.args.PyTreeRestore(
+      abstract,
+      restore_args=jax.tree.map(lambda _: as_numpy, abstract),
+      partial_restore=True,
+    )
+    return manager.restore(step, args=args)
 
 
-def _check_part(path: pathlib.Path, abstract: Any, found: Any) -> None:
-  """Raises a CheckpointError unless `found` holds the leaves of `abstract`."""
-  shapes = {
-    jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
-    for keys, leaf in jax.tree.leaves_with_path(found)
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {
+    jax.tree_util.keystr(keys, simple=True, separator="/"): tuple(leaf.shape)
+    for keys, leaf in jax.tree.leaves_with_path(tree)
   }
-  for keys, leaf in jax.tree.leaves_with_path(abstract):
-    name = jax.tree_util.keystr(keys, simple=True, separator="/")
-    if shapes.get(name) != leaf.shape:
+
+
+def _check_shapes(
+  path: pathlib.Path,
+  expected: dict[str, tuple[int, ...]],
+  found: dict[str, tuple[int, ...]],
+) -> None:
+  """Raises a CheckpointError at the first array that is not as expected."""
+  for name in sorted(expected.keys() | found.keys()):
+    if expected.get(name) != found.get(name):
       raise CheckpointError(
-        f"{path}: expected {name} of the shape {leaf.shape}, found "
-        f"{shapes.get(name, 'none')}."
+        f"{path} is of another network: {name} has the shape "
+        f"{found.get(name, '(there is none)')}, expected "
+        f"{expected.get(name, 'none')}. Use the --workdir and the config that "
+        "belong together."
       )
 
 
 class Checkpoints:
-  """The checkpoints of a workdir, by training step.
+  """The checkpoints of a workdir, by training step."""
 
-  A checkpoint is written beside its final name and renamed, so that a run that
-  is killed while it writes leaves the older ones whole.
-  """
-
-  def __init__(self, workdir: pathlib.Path, keep: int = 3):
+  def __init__(
+    self, workdir: pathlib.Path, keep: int = 3, read_only: bool = False
+  ):
     """Opens `workdir/checkpoints`.
 
     Args:
       workdir: of the run.
       keep: how many of the newest checkpoints to keep.
+      read_only: whether nothing is written or moved, as the run may be going
+        on.
     """
     self.path = pathlib.Path(workdir).absolute() / "checkpoints"
+    self._read_only = read_only
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=None if read_only else keep,
+      # Of runs that were killed while they wrote.
+      cleanup_tmp_directories=not read_only,
+      create=not read_only,
+      read_only=read_only,
+    )
+    handler = _Handler()
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for args in (ocp.args.StandardSave, ocp.args.StandardRestore):
+      registry.add(_ITEM, args, handler)
     self._manager = ocp.CheckpointManager(
-      self.path, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+      self.path, options=options, handler_registry=registry
     )
 
   def steps(self) -> list[int]:
     """Returns the training steps of all checkpoints, increasing."""
-    return sorted(self._manager.all_steps())
+    return sorted(_folders(self.path))
 
   def latest_step(self) -> int | None:
     """Returns the training step of the newest checkpoint; None: none."""
     return self._manager.latest_step()
+
+  def newest_whole(self) -> int | None:
+    """Returns the training step of the newest whole checkpoint; None: none.
+
+    Newer, broken ones are named on stderr and, unless this is read-only, moved
+    to `workdir/broken_checkpoints`.
+
+    Raises:
+      CheckpointError: if there are checkpoints, and all are broken.
+    """
+    step = _newest_whole(self.path, set_aside=not self._read_only)
+    self._manager.reload()
+    return step
+
+  def check(self, step: int) -> None:
+    """Reads a checkpoint's files through.
+
+    Raises:
+      CheckpointError: if they are not what was written.
+    """
+    damage = _damage(self.path / str(step))
+    if damage:
+      raise CheckpointError(
+        f"The checkpoint {self.path / str(step)} is broken: {damage}. Use "
+        "another one."
+      )
 
   def go_back(self, step: int) -> int:
     """Deletes the checkpoints after training step `step`.
@@ -115,35 +318,51 @@ class Checkpoints:
     return self._manager.latest_step() or 0
 
   def save(self, step: int, state: Any) -> None:
-    """Starts to save `state` after training step `step`; does not wait."""
-    if step != self._manager.latest_step():
-      self._manager.save(step, args=ocp.args.StandardSave(state))
+    """Starts to save `state` after training step `step`; does not wait.
+
+    Raises:
+      CheckpointError: if the checkpoint before this one could not be written.
+    """
+    with self._writing():
+      if step != self._manager.latest_step():
+        self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def restore(self, step: int, abstract_state: Any) -> Any:
     """Restores the checkpoint of a step.
 
     Args:
-      step: from `latest_step`.
+      step: from `newest_whole`, or one that passed `check`.
       abstract_state: `jax.ShapeDtypeStruct` leaves that carry shardings.
 
     Raises:
       CheckpointError: if what is stored does not fit, or cannot be read.
     """
-    try:
-      return self._manager.restore(
-        step, args=ocp.args.StandardRestore(abstract_state)
-      )
-    except Exception as error:
-      raise CheckpointError(
-        f"Checkpoint {self.path / str(step)} could not be restored: "
-        f"{type(error).__name__}: {error}. If it is damaged, move it away: the "
-        "run goes on from the one before it."
-      ) from error
+    path = self.path / str(step)
+    with _as_ours(
+      f"The checkpoint {path} could not be restored",
+      "Move it away: the run goes on from the one before it.",
+    ):
+      found = _shapes(self._manager.item_metadata(step).tree)
+      _check_shapes(path, _shapes(abstract_state), found)
+      args = ocp.args.StandardRestore(abstract_state)
+      return self._manager.restore(step, args=args)
 
   def close(self) -> None:
-    """Waits until every checkpoint is on disk."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits until every checkpoint is on disk.
+
+    Raises:
+      CheckpointError: if one could not be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+  def _writing(self) -> contextlib.AbstractContextManager[None]:
+    return _as_ours(
+      f"A checkpoint could not be written to {self.path}",
+      "Older ones are as they were. Make room or mend the disk; then the same "
+      "command resumes the run.",
+    )
 
   def __enter__(self) -> "Checkpoints":
     return self

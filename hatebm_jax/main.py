@@ -4,6 +4,7 @@ import pathlib
 import signal
 import sys
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -70,25 +71,41 @@ def main(argv: list[str]) -> int:
   distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:
-    if _MODE.value == "train":
-      stopped_by = train.train(config, path)
-      if stopped_by:
-        return 130 if stopped_by == signal.SIGINT else 0
-    if _MODE.value == "evaluate" and config.metrics.samples:
-      evaluate.write(config, path)
-      return 0
-    restored = sample.restore(config, path)
-    if _MODE.value == "evaluate":
-      evaluate.write(restored.config, path, restored)
-      return 0
-    drawn = sample.draw(restored)
-    sample.write(restored, path, drawn)
-    if _MODE.value == "train" and spaces.exists(restored.config):
-      evaluate.write(restored.config, path, restored, drawn)
+    return _run(_MODE.value, config, path)
   except _EXPECTED_ERRORS as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)
-    return 1
+  except OSError as error:
+    # A full disk, a lost share: what a traceback shows is not what is wrong.
+    logging.debug("", exc_info=True)
+    print(
+      f"error: {error}. Mend that, and start the same command again: a run "
+      "goes on from its newest checkpoint.",
+      file=sys.stderr,
+    )
+  distributed.leave_alone(1)
+  return 1
+
+
+def _run(
+  mode: str, config: ml_collections.ConfigDict, path: pathlib.Path
+) -> int:
+  """Runs one mode; returns the exit status."""
+  if mode == "train":
+    stopped_by = train.train(config, path)
+    if stopped_by:
+      return 130 if stopped_by == signal.SIGINT else 0
+  if mode == "evaluate" and config.metrics.samples:
+    evaluate.write(config, path)
+    return 0
+  restored = sample.restore(config, path)
+  if mode == "evaluate":
+    evaluate.write(restored.config, path, restored)
+    return 0
+  drawn = sample.draw(restored)
+  sample.write(restored, path, drawn)
+  if mode == "train" and spaces.exists(restored.config):
+    evaluate.write(restored.config, path, restored, drawn)
   return 0
 
 

@@ -89,6 +89,7 @@ def restore(
     generator: that the run was trained with, if it was given one.
 
   Raises:
+    CheckpointError: if no checkpoint is whole, or it is of another network.
     ConfigError: if the run was given a generator, and none is given here.
     WorkdirError: if the workdir holds no run or no such checkpoint.
   """
@@ -101,7 +102,7 @@ def restore(
     )
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh, generator)
-  with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
+  with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     state = saved.restore(step, train.abstract_state(config, objective, mesh))
   networks, weights = objective.networks, config.sample.weights
@@ -123,12 +124,13 @@ def _pick_step(
       f"--mode=train --workdir={path}."
     )
   if wanted is None:
-    return steps[-1]
+    return saved.newest_whole()
   if wanted not in steps:
     raise workdir.WorkdirError(
       f"config.sample.checkpoint={wanted}: expected a training step that "
       f"{saved.path} holds, one of {', '.join(map(str, steps))}."
     )
+  saved.check(wanted)
   return wanted
 
 

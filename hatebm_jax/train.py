@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import json
 import pathlib
 import signal
 import time
@@ -22,6 +23,7 @@ from hatebm_jax import (
   data,
   divergence,
   errors,
+  lock,
   logs,
   objectives,
   sharding,
@@ -32,6 +34,8 @@ from hatebm_jax.objectives import base, learner
 
 _NUM_SHOWN = 64  # images in a grid
 _PROFILED_STEPS = 3
+# The images of the step at which a metric was not finite.
+NON_FINITE = "nonfinite.json"
 _ADVICE = (
   "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a new "
   "--workdir."
@@ -50,6 +54,7 @@ class _Setting:
   path: pathlib.Path
   mesh: Mesh
   objective: base.Objective
+  source: data.Source
   saved: checkpoint.Checkpoints
   test_fn: Callable[[Any], float] | None
 
@@ -80,33 +85,62 @@ def train(
     A stopped run has a checkpoint; the same command resumes it.
 
   Raises:
+    CheckpointError: if no checkpoint of a run is whole, or none can be written.
     TrainingError: if training has diverged and `config.train.on_divergence`
       does not mend it; the last good checkpoint is named.
+    WorkdirError: if the workdir is in use, or of a run with another config.
   """
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   _check_dispatch(config.train)
   divergence.check_settings(config)
   objective = objectives.make(config, mesh, generator)
-  # First of all: a wrong source must not claim the workdir, nor wait for data.
-  frozen = () if checkpoint.exists(path) else objective.load_frozen()
-  source = data.open_source(config.data, "train")
-  test_fn = _make_test(config, objective, mesh)
-  workdir.claim(path, config, jax.process_index() == 0)
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
-  with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
-    setting = _Setting(config, path, mesh, objective, saved, test_fn)
-    while True:
+  with _hold(path):
+    # First of all: a wrong source must not claim the workdir, nor wait for
+    # data.
+    frozen = () if checkpoint.exists(path) else objective.load_frozen()
+    source = data.open_source(config.data, "train")
+    test_fn = _make_test(config, objective, mesh)
+    workdir.claim(path, config, jax.process_index() == 0)
+    if not jax.config.jax_compilation_cache_dir:
+      jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
+    with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
+      setting = _Setting(config, path, mesh, objective, source, saved, test_fn)
+      return _train_until_done(setting, frozen)
+
+
+@contextlib.contextmanager
+def _hold(path: pathlib.Path) -> Iterator[None]:
+  """Holds the workdir for all processes of the run."""
+  with contextlib.ExitStack() as stack:
+    refusal = None
+    if jax.process_index() == 0:
       try:
-        return _train(setting, source, frozen)
-      except divergence.DivergedError as error:
-        _go_back(setting, error)
-      frozen = None
+        stack.enter_context(lock.hold(path))
+      except workdir.WorkdirError as error:
+        refusal = error
+    (refused,) = sharding.any_process(refusal is not None)
+    if refused:
+      raise refusal or workdir.WorkdirError(
+        f"{path} is in use; the message of process 0 says by whom."
+      )
+    yield
+
+
+def _train_until_done(
+  setting: _Setting, frozen: tuple[Any, ...] | None
+) -> signal.Signals | None:
+  """Trains until the end or a signal, going back where that is asked for."""
+  while True:
+    try:
+      return _train(setting, frozen)
+    except divergence.DivergedError as error:
+      _go_back(setting, error)
+    frozen = None
 
 
 def _train(
-  setting: _Setting, source: data.Source, frozen: tuple[Any, ...] | None
+  setting: _Setting, frozen: tuple[Any, ...] | None
 ) -> signal.Signals | None:
   """Trains from the newest checkpoint on, until the end or a divergence."""
   config, path = setting.config, setting.path
@@ -115,7 +149,7 @@ def _train(
     config, setting.objective, setting.mesh, setting.saved, frozen
   )
   if writes:
-    _describe(config, state, setting.mesh, source, first_step)
+    _describe(setting, state, first_step)
   with contextlib.ExitStack() as stack:
     log = logs.RunLog(path, first_step, writes)
     stack.enter_context(contextlib.closing(log))
@@ -127,7 +161,7 @@ def _train(
       ),
       rng=_training_rng(config, len(divergence.rollbacks(path))),
     )
-    batches = _batches(run, source, first_step)
+    batches = _batches(run, first_step)
     stack.enter_context(contextlib.closing(batches))
     return _loop(run, state, first_step, batches)
 
@@ -165,11 +199,16 @@ def _go_back(setting: _Setting, error: divergence.DivergedError) -> None:
   sharding.any_process(False)  # The record is there before anyone reads it.
 
 
-def _batches(run: _Run, source: data.Source, first_step: int):
+def _num_images(run: _Run) -> int:
+  """Returns how many images a training step takes."""
+  return run.config.train.batch_size * run.objective.batches_per_step
+
+
+def _batches(run: _Run, first_step: int) -> Iterator[np.ndarray]:
   """Returns this process's rows of what each training step takes."""
   return data.batches(
-    source,
-    run.config.train.batch_size * run.objective.batches_per_step,
+    run.source,
+    _num_images(run),
     run.config.seed,
     first_step,
     jax.process_index(),
@@ -230,7 +269,7 @@ def restore_or_init(
     frozen: from `objective.load_frozen`; None: read here, if the run is new.
   """
   abstract = abstract_state(config, objective, mesh)
-  step = saved.latest_step()
+  step = saved.newest_whole()
   if step is not None:
     return saved.restore(step, abstract), step
   frozen = objective.load_frozen() if frozen is None else frozen
@@ -310,8 +349,9 @@ def compile_steps(
   return jax.jit(run, out_shardings=(shardings, None, None), donate_argnums=0)
 
 
-def _describe(config, state, mesh, source, first_step) -> None:
+def _describe(setting: _Setting, state: Any, first_step: int) -> None:
   """Prints what is about to be trained."""
+  source, mesh = setting.source, setting.mesh
   for name, part in state._asdict().items():
     if isinstance(part, learner.Learner):
       overview = parameter_overview.get_parameter_overview(
@@ -320,8 +360,8 @@ def _describe(config, state, mesh, source, first_step) -> None:
       print(f"Parameters of the {name}:\n{overview}")
   action = f"Resuming at step {first_step}" if first_step else "Training"
   print(
-    f"{action}: {config.objective} on {source.name} ({source.num_images} "
-    f"images), {mesh.size} x {mesh.devices.flat[0].device_kind}, "
+    f"{action}: {setting.config.objective} on {source.name} "
+    f"({source.num_images} images), {mesh.size} x {mesh.devices.flat[0].device_kind}, "
     f"{jax.process_count()} process(es). The first step compiles.",
     flush=True,
   )
@@ -435,6 +475,7 @@ def _check(run: _Run) -> None:
   try:
     run.log.check()
   except logs.NonFiniteError as error:
+    _note_batch(run, error)
     if run.config.train.on_divergence == "rollback":
       found = divergence.Divergence(error.step, "not_finite", str(error))
       raise divergence.DivergedError(found, run.watch.good_step) from error
@@ -442,10 +483,30 @@ def _check(run: _Run) -> None:
     good = "there is none" if step is None else f"{run.saved.path / str(step)}"
     raise TrainingError(
       f"{error}. Training has diverged and ends here. The last good "
-      f"checkpoint: {good}. The same command would repeat the same steps: go "
-      "on from it with other random numbers by "
+      f"checkpoint: {good}. The images of that step are listed in "
+      f"{run.path / NON_FINITE}. The same command would repeat the same "
+      "steps: go on from it with other random numbers by "
       f"--config.train.on_divergence=rollback, or {_ADVICE}"
     ) from error
+
+
+def _note_batch(run: _Run, error: logs.NonFiniteError) -> None:
+  """Writes down which images the step saw at which a metric is not finite."""
+  if jax.process_index() > 0:
+    return
+  indices = None  # A stream does not tell.
+  if not run.source.stream:
+    # Batches are counted from 0, training steps from 1.
+    indices = data.batch_indices(
+      run.source.num_images, _num_images(run), run.config.seed, error.step - 1
+    ).tolist()
+  note = {
+    "step": error.step,
+    "found": str(error),
+    "source": run.source.name,
+    "indices": indices,
+  }
+  workdir.write_atomic(run.path / NON_FINITE, json.dumps(note) + "\n")
 
 
 def _diverged(run: _Run, broken: divergence.Divergence) -> None:
