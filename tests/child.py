@@ -1,0 +1,69 @@
+"""Runs of hatebm_jax.main as real processes."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def start(path, *flags, num_devices=8, **options):
+  """Starts the tiny run of tests/tiny_config.py in a workdir.
+
+  Its compilations go to the workdir's own cache, as a user's do.
+
+  Args:
+    path: the workdir.
+    *flags: of the command.
+    num_devices: virtual ones.
+    **options: of `subprocess.Popen`.
+  """
+  environment = {
+    **os.environ,
+    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    # The last one of a flag counts.
+    "XLA_FLAGS": os.environ["XLA_FLAGS"]
+    + f" --xla_force_host_platform_device_count={num_devices}",
+  }
+  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  command = [
+    *(sys.executable, "-m", "hatebm_jax.main"),
+    "--config=tests/tiny_config.py",
+    f"--workdir={path}",
+    *flags,
+  ]
+  return subprocess.Popen(
+    command, cwd=ROOT, text=True, env=environment, **STDERR_TOO, **options
+  )
+
+
+def start_two(path, *flags):
+  """Starts one run of two processes with two devices each."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  coordinator = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+  return [
+    start(path, *coordinator, f"--process_id={i}", *flags, num_devices=2)
+    for i in range(2)
+  ]
+
+
+def finish(process, status=0):
+  """Waits for a process; returns what it printed."""
+  output, _ = process.communicate(timeout=600)
+  assert process.returncode == status, output
+  return output
+
+
+def wait_for(process, condition, seconds=300):
+  """Waits until a condition holds while a process is running."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None, process.stdout.read()
+    assert time.monotonic() < deadline, "nothing happened"
+    time.sleep(0.001)
