@@ -11,18 +11,22 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 
 _CHECKSUMS = "checksums.json"
 _ITEM = "default"  # orbax's name of the one item of a checkpoint
 _BROKEN = "broken_checkpoints"
+_ASIDE_SECONDS = 2.0
 
 
 class CheckpointError(ValueError):
@@ -161,6 +165,14 @@ def _agree(*numbers: int) -> tuple[int, ...]:
   return tuple(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
 
 
+def hide_threads() -> None:
+  """Keeps what goes wrong in orbax's threads from the terminal.
+
+  A write that fails fails in dozens of them; one error is raised for all.
+  """
+  logging.get_absl_logger().addFilter(lambda x: "orbax" not in x.pathname)
+
+
 @contextlib.contextmanager
 def _as_ours(doing: str, advice: str) -> Iterator[None]:
   """Turns whatever orbax raises into a CheckpointError."""
@@ -170,9 +182,12 @@ def _as_ours(doing: str, advice: str) -> Iterator[None]:
     raise
   except Exception as error:
     text = " ".join(str(error).split())
-    raise CheckpointError(
-      f"{doing}: {type(error).__name__}: {text[:500]}. {advice}"
-    ) from error
+    # Of its pages, what the operating system said.
+    code = re.search(r"os_error_code='(\d+)'", text)
+    text = f"{type(error).__name__}: {text[:300]}"
+    if code:
+      text = os.strerror(int(code[1]))
+    raise CheckpointError(f"{doing}: {text}. {advice}") from error
 
 
 def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
@@ -357,12 +372,19 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.close()
 
-  def _writing(self) -> contextlib.AbstractContextManager[None]:
-    return _as_ours(
-      f"A checkpoint could not be written to {self.path}",
-      "Older ones are as they were. Make room or mend the disk; then the same "
-      "command resumes the run.",
-    )
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      with _as_ours(
+        f"A checkpoint could not be written to {self.path}",
+        "Older ones are as they were. Make room or mend the disk; then the "
+        "same command resumes the run.",
+      ):
+        yield
+    except CheckpointError:
+      # Threads of C++ print what they think of it; the message comes last.
+      time.sleep(_ASIDE_SECONDS)
+      raise
 
   def __enter__(self) -> "Checkpoints":
     return self

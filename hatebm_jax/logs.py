@@ -1,9 +1,10 @@
 """What a training run says: progress line, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import pathlib
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -118,7 +119,8 @@ class RunLog:
       return means
     with self._file.open("a") as file:
       file.write(json.dumps({"step": step, **means}) + "\n")
-    self._tensorboard.write_scalars(step, means)
+    with _tensorboard_errors():
+      self._tensorboard.write_scalars(step, means)
     left = (num_steps - step) / means["steps_per_second"]
     print(
       f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
@@ -136,20 +138,26 @@ class RunLog:
     for name, image in grids.items():
       path = self._workdir / "images" / f"{step:08d}_{name}.png"
       images_lib.write_png(path, image)
-    self._tensorboard.write_images(
-      step, {name: image[None] for name, image in grids.items()}
-    )
-
-  def write_settings(self, config: dict[str, Any]) -> None:
-    """Writes the config where TensorBoard shows it."""
-    if self._active:
-      text = json.dumps(config, indent=2)
-      self._tensorboard.write_texts(self._step, {"config": f"```\n{text}\n```"})
+    with _tensorboard_errors():
+      self._tensorboard.write_images(
+        step, {name: image[None] for name, image in grids.items()}
+      )
 
   def close(self) -> None:
     """Flushes what is not yet written."""
     if self._active:
-      self._tensorboard.close()
+      with _tensorboard_errors():
+        self._tensorboard.close()
+
+
+@contextlib.contextmanager
+def _tensorboard_errors() -> Iterator[None]:
+  """Turns what TensorFlow raises, of a full disk, into an OSError."""
+  try:
+    yield
+  except Exception as error:
+    text = " ".join(str(error).split())
+    raise OSError(f"TensorBoard's file: {text[:300]}") from error
 
 
 def _duration(seconds: float) -> str:

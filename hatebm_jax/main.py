@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
   if not flags.FLAGS["verbosity"].present:
     # Orbax and clu log every detail; the progress lines are what people read.
     logging.set_verbosity(logging.WARNING)
+    checkpoint.hide_threads()
   distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:

@@ -351,7 +351,7 @@ def compile_steps(
 
 def _describe(setting: _Setting, state: Any, first_step: int) -> None:
   """Prints what is about to be trained."""
-  source, mesh = setting.source, setting.mesh
+  source, devices = setting.source, setting.mesh.devices.flat
   for name, part in state._asdict().items():
     if isinstance(part, learner.Learner):
       overview = parameter_overview.get_parameter_overview(
@@ -361,7 +361,8 @@ def _describe(setting: _Setting, state: Any, first_step: int) -> None:
   action = f"Resuming at step {first_step}" if first_step else "Training"
   print(
     f"{action}: {setting.config.objective} on {source.name} "
-    f"({source.num_images} images), {mesh.size} x {mesh.devices.flat[0].device_kind}, "
+    f"({source.num_images} images), {len(devices)} x "
+    f"{devices[0].device_kind}, "
     f"{jax.process_count()} process(es). The first step compiles.",
     flush=True,
   )

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
-def start(path, *flags, num_devices=8, **options):
+def start(path, *flags, num_devices=8, prefix=()):
   """Starts the tiny run of tests/tiny_config.py in a workdir.
 
   Its compilations go to the workdir's own cache, as a user's do.
@@ -20,7 +20,7 @@ def start(path, *flags, num_devices=8, **options):
     path: the workdir.
     *flags: of the command.
     num_devices: virtual ones.
-    **options: of `subprocess.Popen`.
+    prefix: what the command starts with, as in `("prlimit", ...)`.
   """
   environment = {
     **os.environ,
@@ -31,13 +31,14 @@ def start(path, *flags, num_devices=8, **options):
   }
   environment.pop("JAX_COMPILATION_CACHE_DIR", None)
   command = [
+    *prefix,
     *(sys.executable, "-m", "hatebm_jax.main"),
     "--config=tests/tiny_config.py",
     f"--workdir={path}",
     *flags,
   ]
   return subprocess.Popen(
-    command, cwd=ROOT, text=True, env=environment, **STDERR_TOO, **options
+    command, cwd=ROOT, text=True, env=environment, **STDERR_TOO
   )
 
 
