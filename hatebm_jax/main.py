@@ -95,6 +95,8 @@ def main(argv: list[str]) -> int:
 def run() -> None:
   """Entry point of the command."""
   flags.mark_flags_as_required(["config", "workdir"])
+  # Names of files may hold what stdout cannot print; stderr does this anyway.
+  sys.stdout.reconfigure(errors="backslashreplace")
   app.run(main)
 
 
