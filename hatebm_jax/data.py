@@ -17,6 +17,7 @@ import collections
 import concurrent.futures
 import functools
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,7 +72,10 @@ def open_source(
     bilinearly; 1,437 to train and 360 to test.
   - `folder:PATH`: every image file below PATH, ordered by name. Where PATH has
     a folder `train`, the splits are that and `test` (or `validation`, `val`);
-    otherwise all images are the split `train`. Transparent pixels turn white.
+    otherwise all images are the split `train`. An image that cannot be used
+    is named on stderr and counted, and the next usable one stands in for it,
+    so that `num_images` stays the number of files. Which images are used, and
+    how, is in the README.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. Its
     split `test` is that or, without one, `validation`.
 
@@ -91,7 +95,8 @@ def open_source(
     The source.
 
   Raises:
-    DataError: a field is wrong, or the data are missing or cannot be read.
+    DataError: a field is wrong, or the data are missing or cannot be read: an
+      image of a TensorFlow data set; of a folder more than 10 images and 10 %.
   """
   _check_config(config, split)
   return _cache(_open(config, split), config)
@@ -179,6 +184,8 @@ def _cache(source: Source, config: ml_collections.ConfigDict) -> Source:
   )
   for i, image in enumerate(decoded):
     images[i] = image
+  if skipped := source.skipped():
+    print(skipped, file=sys.stderr)
 
   def read(indices):
     return (images[i] for i in indices)

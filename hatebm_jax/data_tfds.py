@@ -5,7 +5,6 @@ does those of a folder.
 """
 
 import difflib
-import io
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from hatebm_jax.data_sources import (
   SPLITS,
+  BadImageError,
   DataError,
   Source,
   decode,
@@ -51,13 +51,16 @@ def open_tfds(
       f"{list(SPLITS[split])}, found {list(builder.info.splits)}"
     )
   num_images = builder.info.splits[tfds_split].num_examples
-  trouble = (
-    f"Cannot read an image of tfds:{name}, split {tfds_split}. Delete "
-    f"{builder.data_path} and prepare the data set again"
-  )
 
   def decode_bytes(encoded):
-    return decode(io.BytesIO(encoded), config, trouble)
+    try:
+      return decode(encoded, config)
+    except BadImageError as error:  # A prepared data set is meant to be whole.
+      raise DataError(
+        f"Cannot use an image of tfds:{name}, split {tfds_split}: "
+        f"{error.reason}. Delete {builder.data_path} and prepare the data set "
+        "again"
+      ) from error
 
   def read(indices):
     return map_decode(decode_bytes, _pick(builder, tfds_split, indices))

@@ -113,6 +113,8 @@ def _run(
 def run() -> None:
   """Entry point of the command."""
   flags.mark_flags_as_required(["config", "workdir"])
+  # Names of files may hold what stdout cannot print; stderr does this anyway.
+  sys.stdout.reconfigure(errors="backslashreplace")
   app.run(main)
 
 

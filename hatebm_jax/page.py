@@ -139,8 +139,9 @@ def png(file: pathlib.Path, max_width: int) -> Picture | None:
 
 
 def text(value: object) -> str:
-  """Escapes text."""
-  return html.escape(str(value))
+  """Escapes text, and what is none: bytes of a file name that are not UTF-8."""
+  value = str(value).encode(errors="backslashreplace").decode()
+  return html.escape(value)
 
 
 def note(value: str) -> str:

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 import hatebm_jax
 
 _ROOT = pathlib.Path(__file__).parents[1]
+_HASHED = _ROOT / "requirements-tested.txt"
 _LOCAL = {"configs", "experiments", "hatebm_jax"} | {
   path.stem for path in (_ROOT / "tests").rglob("*.py")
 }
@@ -115,6 +116,39 @@ def test_constraints_pin_every_requirement_in_its_range(metadata, group):
     (pin,) = pins[name].specifier
     for requirement in requirements:
       assert requirement.specifier.contains(pin.version), (name, pin)
+
+
+def _hashed():
+  """{canonical name: version}; each has hashes, and nothing else is there."""
+  entries = re.split(r"\n(?=[\w.-]+==)", _HASHED.read_text())[1:]
+  found = {}
+  for entry in entries:
+    name, version = re.match(r"([\w.-]+)==(\S+) \\\n", entry).groups()
+    hashes = entry.strip().splitlines()[1:]
+    for line in hashes:
+      assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line), line
+    assert hashes, name
+    found[canonicalize_name(name)] = version
+  return found
+
+
+def test_the_hashed_set_is_that_of_the_constraints():
+  # Of the extra tpu, and of platforms that the hashed set is not for.
+  others = {"libtpu", "tensorflow"}
+  expected = {
+    name: next(iter(requirement.specifier)).version
+    for name, requirement in _constraints().items()
+    if name not in others
+  }
+  assert _hashed() == expected
+  assert "://" not in _HASHED.read_text()
+
+
+def test_licences_are_those_of_the_hashed_set():
+  text = (_ROOT / "THIRD_PARTY_LICENSES.md").read_text()
+  rows = re.findall(r"^\| ([\w.-]+) \| (\d\S*) \| (\S.*) \|$", text, re.M)
+  assert {canonicalize_name(row[0]): row[1] for row in rows} == _hashed()
+  assert not [row for row in rows if "unknown" in row[2].lower()]
 
 
 def test_extras(metadata):
