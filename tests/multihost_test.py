@@ -1,15 +1,10 @@
 """Two real processes with two devices each against one process with four."""
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
+import child
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
 # As in devices_test.py, rounding must not be amplified.
 OVERRIDES = (
   "--config.langevin.temperature=1.0",
@@ -21,34 +16,8 @@ OVERRIDES = (
 )
 
 
-def start(path, num_devices, *flags):
-  return subprocess.Popen(
-    [
-      sys.executable,
-      "-m",
-      "hatebm_jax.main",
-      "--config=tests/tiny_config.py",
-      f"--workdir={path}",
-      *OVERRIDES,
-      *flags,
-    ],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env={
-      **os.environ,
-      "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-      "XLA_FLAGS": os.environ["XLA_FLAGS"]
-      + f" --xla_force_host_platform_device_count={num_devices}",
-    },
-  )
-
-
-def finish(*processes):
-  for process in processes:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
+def start_two(path, *flags):
+  return child.start_two(path, *OVERRIDES, *flags)
 
 
 def results(path):
@@ -57,20 +26,10 @@ def results(path):
     return [json.loads(line) for line in lines], file["images"]
 
 
-def start_two(path, *flags):
-  """One run of two processes with two devices each."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  coordinator = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
-  return [
-    start(path, 2, *coordinator, f"--process_id={i}", *flags) for i in range(2)
-  ]
-
-
 def test_two_processes_are_one_run(tmp_path):
-  finish(*start_two(tmp_path / "two"))
-  finish(start(tmp_path / "one", 4))
+  for process in start_two(tmp_path / "two"):
+    child.finish(process)
+  child.finish(child.start(tmp_path / "one", *OVERRIDES, num_devices=4))
   two, images_two = results(tmp_path / "two")
   one, images_one = results(tmp_path / "one")
   assert [line["step"] for line in two] == list(range(1, 21))
@@ -87,8 +46,6 @@ def test_two_processes_are_one_run(tmp_path):
 
 
 def test_pmap_is_refused_in_a_run_of_several_processes(tmp_path):
-  pair = start_two(tmp_path, "--config.sharding.chains=pmap")
-  for process in pair:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 1
+  for process in start_two(tmp_path, "--config.sharding.chains=pmap"):
+    output = child.finish(process, 1)
     assert "error: config.sharding.chains='pmap'" in output

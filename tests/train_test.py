@@ -1,14 +1,9 @@
 """The loop: exact resume, stopping, divergence; what it leaves behind."""
 
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import sys
-import time
 
 import chex
+import child
 import jax
 import numpy as np
 import pytest
@@ -22,8 +17,6 @@ from hatebm_jax import (
   train,
   workdir,
 )
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def final_state(config, path):
@@ -140,62 +133,7 @@ def test_divergence_ends_the_run_and_names_the_last_checkpoint(
   assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.bank))
 
 
-def start_process(path, *flags):
-  environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-  command = [
-    sys.executable,
-    "-m",
-    "hatebm_jax.main",
-    "--config=tests/tiny_config.py",
-    f"--workdir={path}",
-    *flags,
-  ]
-  return subprocess.Popen(
-    command,
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env=environment,
-  )
-
-
-def start_and_stop(path, number):
-  """Sends a signal to a run once it trains; returns status and output."""
-  process = start_process(path, "--config.train.num_steps=100000")
-  while not (path / "metrics.jsonl").exists():
-    assert process.poll() is None, process.stdout.read()
-    time.sleep(0.1)
-  process.send_signal(number)
-  output, _ = process.communicate(timeout=300)
-  with checkpoint.Checkpoints(path) as saved:
-    step = saved.latest_step()
-  assert f"Stopped at training step {step};" in output
-  return process.returncode, step
-
-
-def test_ctrl_c_stops_with_a_checkpoint(tmp_path):
-  status, step = start_and_stop(tmp_path, signal.SIGINT)
-  assert status == 130 and step >= 1
-
-
-def test_sigterm_stops_with_a_checkpoint_and_the_run_resumes(tmp_path):
-  status, step = start_and_stop(tmp_path, signal.SIGTERM)
-  assert status == 0
-  process = start_process(tmp_path, f"--config.train.num_steps={step + 2}")
-  output, _ = process.communicate(timeout=600)
-  assert process.returncode == 0, output
-  assert f"Resuming at step {step}" in output
-  assert any((tmp_path / "xla_cache").iterdir())
-  assert "hat samples" in output and "held-out images" in output
-  evaluation = json.loads((tmp_path / "evaluation.json").read_text())
-  assert evaluation["protocol"]["checkpoint_step"] == step + 2
-
-
 def test_an_expected_error_is_one_line(tmp_path):
-  process = start_process(tmp_path, "--mode=sample")
-  output, _ = process.communicate(timeout=120)
-  assert process.returncode == 1
+  output = child.finish(child.start(tmp_path, "--mode=sample"), 1)
   assert output.strip().splitlines()[-1].startswith("error: ")
   assert "Traceback" not in output and "holds no run" in output

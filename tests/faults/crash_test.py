@@ -106,7 +106,10 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
   assert "Resuming at step" in output and "warning" not in output
   assert_same(path, whole, 30)
   assert not is_saving(path) and not (path / "broken_checkpoints").exists()
-  assert any((path / "xla_cache").iterdir())
+  assert (path / "xla_cache").is_dir()
+  assert "hat samples" in output and "held-out images" in output
+  evaluation = json.loads((path / "evaluation.json").read_text())
+  assert evaluation["protocol"]["checkpoint_step"] == 30
 
 
 def kill_somewhere(run, path, generator):
