@@ -162,7 +162,9 @@ def _agree(*numbers: int) -> tuple[int, ...]:
   """Returns the numbers of process 0, on every process."""
   if jax.process_count() == 1:
     return numbers
-  return tuple(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
+  return tuple(
+    multihost_utils.broadcast_one_to_all(np.asarray(numbers)).tolist()
+  )
 
 
 def hide_threads() -> None:

@@ -1,0 +1,86 @@
+"""Of a run's two processes one is killed, or fails."""
+
+import json
+import shutil
+import signal
+import time
+
+import child
+import numpy as np
+import pytest
+
+from hatebm_jax import checkpoint
+
+FLAGS = (
+  "--config.train.image_every=20",
+  "--config.train.checkpoint_every=10",
+  "--config.chains.num_chains=0",
+)
+# JAX takes a process for dead after 100 seconds; measured were 0.2 to 77.
+STATED_SECONDS = 120
+
+
+def start_two(path, num_steps):
+  flags = f"--config.train.num_steps={num_steps}"
+  return child.start_two(path, *FLAGS, flags)
+
+
+def losses(path):
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  lines = [json.loads(line) for line in lines]
+  return [(line["step"], line["hat_loss"]) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_ends_in_time_and_both_resume(tmp_path, victim):
+  path = tmp_path / "run"
+  pair = start_two(path, 100_000)
+  child.wait_for(pair[0], (path / "checkpoints" / "20").exists)
+  pair[victim].kill()
+  started = time.monotonic()
+  other = pair[1 - victim]
+  output = child.finish(other, -signal.SIGABRT)
+  assert time.monotonic() - started < STATED_SECONDS
+  last = output.strip().splitlines()[-1]
+  assert last.startswith("error: this process of the run was killed")
+  assert "start the same command again on every host" in last
+
+  with checkpoint.Checkpoints(path, read_only=True) as saved:
+    step = saved.newest_whole()
+  num_steps = step + 10
+  for process in start_two(path, num_steps):
+    output = child.finish(process)
+    assert "was killed" not in output
+  whole = tmp_path / "whole"
+  for process in start_two(whole, num_steps):
+    child.finish(process)
+  np.testing.assert_equal(losses(path), losses(whole))
+
+
+@pytest.mark.slow
+def test_a_second_run_of_two_is_refused_on_both(tmp_path):
+  path = tmp_path / "run"
+  pair = start_two(path, 100_000)
+  child.wait_for(pair[0], (path / "metrics.jsonl").exists)
+  for process in start_two(path, 20):
+    output = child.finish(process, 1)
+    assert f"error: {path} is in use" in output
+  assert all(process.poll() is None for process in pair)
+  pair[1].send_signal(signal.SIGTERM)
+  for process in pair:
+    assert "Stopped at training step" in child.finish(process)
+
+
+@pytest.mark.slow
+def test_both_fall_back_from_a_broken_checkpoint(tmp_path):
+  path = tmp_path / "run"
+  for process in start_two(path, 20):
+    child.finish(process)
+  shutil.rmtree(path / "checkpoints" / "20" / "default")
+  first, second = start_two(path, 22)
+  output = child.finish(first)
+  assert "the checkpoint of training step 20" in output
+  assert "Resuming at step 10" in output
+  child.finish(second)
+  assert (path / "broken_checkpoints" / "20.0").exists()
