@@ -24,7 +24,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
-from hatebm_jax import data, errors, flops, hlo, objectives, sharding, train
+from hatebm_jax import (
+  data,
+  errors,
+  flops,
+  hlo,
+  objectives,
+  settings,
+  sharding,
+  train,
+)
 
 _EXAMPLES = "v4:2x2x4, v5e:4x4, v5p:2x2x1, v6e:4x4"
 _NOTE = (
@@ -227,6 +236,7 @@ def main(argv: list[str]) -> int:
       file=sys.stderr,
       flush=True,
     )
+    settings.check(flags.FLAGS.config)
     result = check(flags.FLAGS.config, topology)
   except (errors.ConfigError, data.DataError, TopologyError) as error:
     print(f"error: {error}", file=sys.stderr)

@@ -33,6 +33,7 @@ from hatebm_jax import (
   flops,
   langevin,
   objectives,
+  settings,
   sharding,
   train,
 )
@@ -179,7 +180,7 @@ def _step_call(config, mesh, kept, num_steps):
 
 def _joint_call(config, mesh, networks, state, num_steps):
   """Chains that move z too; scales are those of refinement."""
-  settings = langevin.Settings(
+  chain = langevin.Settings(
     num_steps, 1e-4, 5e-3, temperature=1e-3, max_drift_y=2.5, update_z=True
   )
 
@@ -190,7 +191,7 @@ def _joint_call(config, mesh, networks, state, num_steps):
       lambda x: networks.hat.apply(hat_variables, x),
       lambda z: networks.generator.apply(generator_variables, z),
       langevin.init_state(rngs, networks.latent_shape, networks.image_shape),
-      settings,
+      chain,
     )[0]
 
   rngs = rng_lib.per_index(
@@ -409,6 +410,7 @@ def main(argv: list[str]) -> int:
   config.train.batch_size = options.batch
   config.langevin.num_steps = options.langevin_steps
   try:
+    settings.check(config)
     result = measure(config, options.rounds, options.literal)
   except (data.DataError, errors.ConfigError) as error:
     print(f"error: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from hatebm_jax import data_sources, data_tfds
+from hatebm_jax import data_sources, data_tfds, settings
 from hatebm_jax.data_sources import DataError, Source
 
 __all__ = [
@@ -140,18 +140,7 @@ def _open(config: ml_collections.ConfigDict, split: str) -> Source:
 
 def _check_config(config: ml_collections.ConfigDict, split: str) -> None:
   """Refuses values that no source can serve."""
-  rules = {
-    "image_size": (config.image_size >= 1, "a number of pixels, 1 or more"),
-    "channels": (config.channels in (1, 3), "1 (gray) or 3 (colour)"),
-    "crop": (config.crop in ("center", "random"), "center or random"),
-    "cache_gib": (config.cache_gib >= 0, "0 or more GiB"),
-  }
-  for field, (valid, expected) in rules.items():
-    if not valid:
-      raise DataError(
-        f"config.data.{field}: expected {expected}, found {config[field]!r}. "
-        f"Set it with --config.data.{field}=VALUE"
-      )
+  settings.check_group(config, "data")
   if split not in data_sources.SPLITS:
     raise DataError(f"split: expected train or test, found {split!r}")
 

@@ -129,12 +129,11 @@ def measure(
 
 
 def _check(chains: Any) -> None:
-  for field in ("num_chains", "multiple"):
-    if chains[field] < 1:
-      raise errors.ConfigError(
-        f"config.chains.{field}={chains[field]!r}: expected 1 or more, to run "
-        f"chains. Set it with --config.chains.{field}=VALUE."
-      )
+  if chains.num_chains < 1:
+    raise errors.ConfigError(
+      f"config.chains.num_chains={chains.num_chains!r}: expected 1 or more, to "
+      "run chains. Set it with --config.chains.num_chains=VALUE."
+    )
 
 
 def _plain(value: Any) -> float | None:

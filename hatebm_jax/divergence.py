@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import ml_collections
 
-from hatebm_jax import errors, workdir
+from hatebm_jax import workdir
 
 FILE = "rollbacks.json"
-ACTIONS = ("warn", "rollback")
 
 # The metric that each rule bounds, in absolute value.
 _METRICS = {
@@ -110,24 +109,6 @@ def follow(
   for line in lines:
     watch.update(line["step"], line)
   return watch
-
-
-def check_settings(config: ml_collections.ConfigDict) -> None:
-  """Checks what the config says of divergence.
-
-  Raises:
-    ConfigError: if a field cannot be used.
-  """
-  if config.train.on_divergence not in ACTIONS:
-    raise errors.ConfigError(
-      f"config.train.on_divergence={config.train.on_divergence!r}: expected "
-      f"{' or '.join(ACTIONS)}."
-    )
-  for group, field in (("train", "max_rollbacks"), ("divergence", "patience")):
-    if config[group][field] < 1:
-      raise errors.ConfigError(
-        f"config.{group}.{field}={config[group][field]}: expected 1 or more."
-      )
 
 
 def rollbacks(path: pathlib.Path) -> list[dict]:

@@ -16,6 +16,7 @@ from hatebm_jax import (
   errors,
   evaluate,
   sample,
+  settings,
   train,
   workdir,
 )
@@ -69,8 +70,13 @@ def main(argv: list[str]) -> int:
     # Orbax and clu log every detail; the progress lines are what people read.
     logging.set_verbosity(logging.WARNING)
     checkpoint.hide_threads()
-  distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
+  try:
+    settings.check(config)
+  except errors.ConfigError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   try:
     return _run(_MODE.value, config, path)
   except _EXPECTED_ERRORS as error:

@@ -24,6 +24,7 @@ from hatebm_jax import (
   workdir,
 )
 from hatebm_jax import rng as rng_lib
+from hatebm_jax import settings as settings_lib
 from hatebm_jax.objectives import base, hat_learning
 
 _GRID_IMAGES = 100
@@ -90,10 +91,12 @@ def restore(
 
   Raises:
     CheckpointError: if no checkpoint is whole, or it is of another network.
-    ConfigError: if the run was given a generator, and none is given here.
+    ConfigError: if a field cannot be used; or the run was given a generator,
+      and none is given here.
     WorkdirError: if the workdir holds no run or no such checkpoint.
   """
   config = workdir.run_config(path, config)
+  settings_lib.check(config)
   of_config = config.objective != "joint" or config.generator.source
   if generator is None and not of_config:
     raise errors.ConfigError(

@@ -26,6 +26,7 @@ from hatebm_jax import (
   lock,
   logs,
   objectives,
+  settings,
   sharding,
   workdir,
 )
@@ -85,15 +86,16 @@ def train(
     A stopped run has a checkpoint; the same command resumes it.
 
   Raises:
+    ConfigError: if a field of the config cannot be used.
     CheckpointError: if no checkpoint of a run is whole, or none can be written.
     TrainingError: if training has diverged and `config.train.on_divergence`
       does not mend it; the last good checkpoint is named.
     WorkdirError: if the workdir is in use, or of a run with another config.
   """
+  settings.check(config)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   _check_dispatch(config.train)
-  divergence.check_settings(config)
   objective = objectives.make(config, mesh, generator)
   with _hold(path):
     # First of all: a wrong source must not claim the workdir, nor wait for
@@ -216,21 +218,17 @@ def _batches(run: _Run, first_step: int) -> Iterator[np.ndarray]:
   )
 
 
-def _check_dispatch(settings: ml_collections.ConfigDict) -> None:
+def _check_dispatch(group: ml_collections.ConfigDict) -> None:
   """Checks that metrics, images and checkpoints fall due between dispatches.
 
   Raises:
     ConfigError: if they do not.
   """
-  size = settings.steps_per_dispatch
-  if size < 1:
-    raise errors.ConfigError(
-      f"config.train.steps_per_dispatch={size}: expected 1 or more."
-    )
+  size = group.steps_per_dispatch
   for field in ("log_every", "image_every", "checkpoint_every", "test_every"):
-    if settings[field] % size:
+    if group[field] % size:
       raise errors.ConfigError(
-        f"config.train.{field}={settings[field]}: expected a multiple of "
+        f"config.train.{field}={group[field]}: expected a multiple of "
         f"config.train.steps_per_dispatch={size}."
       )
 
@@ -372,13 +370,13 @@ def _loop(
   run: _Run, state: Any, first_step: int, batches: Iterator[np.ndarray]
 ) -> signal.Signals | None:
   """Takes the steps that are left; returns what stopped them, if anything."""
-  settings = run.config.train
+  options = run.config.train
   step_fn = compile_steps(run.objective, state)
   profile = periodic_actions.Profile(
     logdir=str(run.path),
     num_profile_steps=_PROFILED_STEPS,
     profile_duration_ms=None,
-    first_profile=settings.profile_at,
+    first_profile=options.profile_at,
     every_secs=None,
   )
   saved_at = time.monotonic()
@@ -391,12 +389,12 @@ def _loop(
       _report(run, step, state, shown)
       stop, overdue = sharding.any_process(
         bool(stop_signals),
-        time.monotonic() - saved_at > 60 * settings.checkpoint_minutes,
+        time.monotonic() - saved_at > 60 * options.checkpoint_minutes,
       )
-      last = step == settings.num_steps
-      due = step % settings.checkpoint_every == 0 or overdue
+      last = step == options.num_steps
+      due = step % options.checkpoint_every == 0 or overdue
       # Nothing that is about to be undone pushes good checkpoints out.
-      due = due and (run.watch.is_well or settings.on_divergence == "warn")
+      due = due and (run.watch.is_well or options.on_divergence == "warn")
       if due or stop or last:
         _check(run)
         run.saved.save(step, state)
@@ -426,12 +424,10 @@ def _dispatches(
     images = sharding.global_batches(images, run.mesh)
     return steps, images, time.perf_counter() - start
 
-  settings = run.config.train
+  options = run.config.train
   plan = map(
     place,
-    dispatch_groups(
-      first_step, settings.num_steps, settings.steps_per_dispatch
-    ),
+    dispatch_groups(first_step, options.num_steps, options.steps_per_dispatch),
   )
   ahead = collections.deque(itertools.islice(plan, 1))
   while ahead:
@@ -457,16 +453,16 @@ def dispatch_groups(
 
 def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
   """Writes metrics and images where they are due."""
-  settings = run.config.train
-  last = step == settings.num_steps
-  if run.test_fn and (step % settings.test_every == 0 or last):
+  options = run.config.train
+  last = step == options.num_steps
+  if run.test_fn and (step % options.test_every == 0 or last):
     run.log.note({"test_loss": run.test_fn(state)})
-  if step % settings.log_every == 0 or last:
+  if step % options.log_every == 0 or last:
     _check(run)
-    broken = run.watch.update(step, run.log.write(step, settings.num_steps))
+    broken = run.watch.update(step, run.log.write(step, options.num_steps))
     if broken:
       _diverged(run, broken)
-  if step % settings.image_every == 0 or last:
+  if step % options.image_every == 0 or last:
     images = sharding.fetch({k: v[:_NUM_SHOWN] for k, v in shown.items()})
     run.log.write_images(step, {k: data.to_uint8(v) for k, v in images.items()})
 

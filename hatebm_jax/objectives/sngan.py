@@ -76,11 +76,6 @@ def _make_networks(config) -> base.Networks:
       f"config.generator.kind={config.generator.kind!r}: an SN-GAN's is "
       "'generator'."
     )
-  if config.sngan.discriminator_steps < 1:
-    raise errors.ConfigError(
-      "config.sngan.discriminator_steps="
-      f"{config.sngan.discriminator_steps}: expected 1 or more."
-    )
   size = config.data.image_size
   generator, latent_shape = generators.make(config)
   return base.Networks(

@@ -173,7 +173,6 @@ def test_one_and_eight_devices_take_the_same_step(one_step, images):
   ("overrides", "message"),
   [
     ({"generator__kind": "decoder"}, "kind='decoder'.*'generator'"),
-    ({"sngan__discriminator_steps": 0}, "discriminator_steps=0.*1 or more"),
   ],
 )
 def test_settings_that_cannot_be(overrides, message):

@@ -1,0 +1,219 @@
+"""Every field of every config, with values that it may not have."""
+
+import copy
+import importlib
+
+import child
+import ml_collections
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import data, errors, sample, settings, train
+
+CONFIGS = sorted(p.stem for p in (child.ROOT / "configs").glob("*.py"))
+# Where 0 means something: never, none, or a term that is left out.
+ZERO = {
+  "seed",
+  "train.average_decay",
+  "train.checkpoint_minutes",
+  "train.profile_at",
+  "train.test_every",
+  "divergence.max_energy_gap",
+  "divergence.max_clip_rate",
+  "divergence.max_drift_z",
+  "divergence.max_saturation",
+  "data.cache_gib",
+  "langevin.step_size_y",
+  "langevin.step_size_z",
+  "langevin.tau",
+  "langevin.init_scale_z",
+  "langevin.init_scale_y",
+  "hat.learning_rate",
+  "hat.data_epsilon",
+  "generator.learning_rate",
+  "autoencoder.latent_epsilon",
+  "sngan.discriminator_learning_rate",
+  "evaluate.step_size_y",
+  "evaluate.step_size_z",
+  "evaluate.tau",
+  "evaluate.init_scale_z",
+  "evaluate.init_scale_y",
+  "chains.num_chains",
+}
+# Where text may be any; elsewhere it is one of a few words, or no text at all.
+ANY_TEXT = {
+  "data.source",
+  "data.data_dir",
+  "generator.source",
+  "metrics.inception",
+  "metrics.statistics",
+  "metrics.samples",
+}
+
+
+def load(name):
+  return importlib.import_module(f"configs.{name}").get_config()
+
+
+def fields(config):
+  """Returns the names of all fields, `group.field`."""
+  names = []
+  for group, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      names += [f"{group}.{field}" for field in value]
+    else:
+      names.append(group)
+  return names
+
+
+def place(config, name, value):
+  """Sets a field, of whatever type."""
+  config = copy.deepcopy(config)
+  with config.unlocked(), config.ignore_type():
+    group, _, field = name.rpartition(".")
+    (config[group] if group else config)[field] = value
+  return config
+
+
+def is_real(config, name):
+  group, _, field = name.rpartition(".")
+  return (config[group] if group else config).get_type(field) is float
+
+
+def bad_values(name):
+  """What a field may not be, by hand."""
+  values = [
+    *(float("nan"), float("inf"), -float("inf"), -1, -0.5, 10**30, 1e30),
+    *(b"bytes", {"a": 1}, ["", 3], [[1]], object()),
+  ]
+  if name not in ZERO | {"sharding.split_optimizer"}:
+    values += [0, 0.0]
+  if name == "sharding.split_optimizer":
+    values += [0, 1, None]
+  else:
+    values += [True]
+  if name not in ANY_TEXT:
+    values += ["", "no such word", "1"]
+  return values
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_configs_are_right(name):
+  settings.check(load(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_field_refuses_what_it_may_not_be(name):
+  config = load(name)
+  names = fields(config)
+  assert len(names) == 80
+  for field in names:
+    for value in bad_values(field):
+      if isinstance(value, bool) and is_real(config, field):
+        continue  # ml_collections makes it a number.
+      try:
+        settings.check(place(config, field, value))
+      except errors.ConfigError as error:
+        message = str(error)
+      else:
+        pytest.fail(f"{field}={value!r} was accepted")
+      assert message.startswith(f"config.{field}="), message
+      assert "expected " in message
+      assert f"Set it with --config.{field}=VALUE" in message
+
+
+@pytest.mark.parametrize("field", sorted(ZERO))
+def test_zero_where_it_means_something(field):
+  settings.check(place(tiny.config(), field, 0))
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("train.batch_size", 0, "=0: expected an integer from 1 to 1048576"),
+    ("train.average_decay", 1.0, "=1.0: expected a number from 0 to less than"),
+    ("model.width", 64.0, "=64.0: expected an integer from 1 to 16384"),
+    ("data.channels", 2, "=2: expected 1 or 3"),
+    ("data.channels", True, "=True: expected 1 or 3"),
+    ("model.dtype", "float16", "='float16': expected 'float32' or 'bfloat16'"),
+    ("langevin.temperature", 0.0, "=0.0: expected a number above 0"),
+    ("hat.learning_rate_drops", ((5, 1e-4), (3, 1e-5)), ".*steps increasing"),
+    ("hat.learning_rate_drops", ((5, float("nan")),), ".*steps increasing"),
+    ("ood.sets", "tfds:svhn", "='tfds:svhn': expected"),
+    ("train.num_steps", "x" * 500, r"='x{79}\.\.\.: expected an integer"),
+  ],
+)
+def test_messages_say_what_is_allowed(field, value, message):
+  with pytest.raises(errors.ConfigError, match=f"config.{field}{message}"):
+    settings.check(place(tiny.config(), field, value))
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("hat.learning_rate_drops", [[5, 1e-4], [6, 0]]),  # As JSON has them.
+    ("langevin.step_size_y", 1),
+    ("langevin.step_size_y", np.float32(0.5)),
+    ("train.num_steps", np.int64(5)),
+    ("generator.width", None),
+    ("langevin.max_drift_y", None),
+    ("sample.checkpoint", 3),
+    ("ood.sets", ("folder:x",)),
+  ],
+)
+def test_what_is_as_good(field, value):
+  settings.check(place(tiny.config(), field, value))
+
+
+def test_missing_and_unknown_fields():
+  config = tiny.config()
+  with config.unlocked():
+    del config.train.batch_size
+  with pytest.raises(errors.ConfigError, match=r"train.batch_size is missing"):
+    settings.check(config)
+  config = place(tiny.config(), "train.batch_sise", 8)
+  with pytest.raises(
+    errors.ConfigError, match=r"batch_sise is not known: did you mean .*_size\?"
+  ):
+    settings.check(config)
+  config = place(tiny.config(), "train", 3)
+  with pytest.raises(
+    errors.ConfigError, match=r"config.train=3: expected a gr"
+  ):
+    settings.check(config)
+  config = place(tiny.config(), "zzz", 3)
+  with pytest.raises(errors.ConfigError, match=r"config.zzz is not known"):
+    settings.check(config)
+
+
+def test_python_refuses_before_it_writes(tmp_path):
+  path = tmp_path / "run"
+  config = place(tiny.config(), "train.num_steps", "many")
+  with pytest.raises(errors.ConfigError, match=r"config.train.num_steps="):
+    train.train(config, path)
+  assert not path.exists()
+  with pytest.raises(errors.ConfigError, match=r"config.data.crop="):
+    data.open_source(place(tiny.config(), "data.crop", "all").data)
+
+
+def test_a_strangers_run_is_checked_too(tmp_path):
+  text = place(tiny.config(), "model.width", -1).to_json()
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(errors.ConfigError, match=r"config.model.width=-1"):
+    sample.restore(tiny.config(), tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["train", "sample", "evaluate"])
+def test_the_command_refuses_before_data_are_read(tmp_path, mode):
+  path = tmp_path / "run"
+  process = child.start(
+    path,
+    f"--mode={mode}",
+    "--config.data.source=folder:/not/there",
+    "--config.langevin.temperature=nan",
+  )
+  output = child.finish(process, 1)
+  (message,) = [x for x in output.splitlines() if x.startswith("error: ")]
+  assert message.startswith("error: config.langevin.temperature=nan: expected")
+  assert "Traceback" not in output and not path.exists()
