@@ -33,10 +33,6 @@ class CheckpointError(ValueError):
   """A checkpoint is missing, or cannot be read or written."""
 
 
-class _BrokenError(Exception):
-  """All checkpoints of a folder are broken."""
-
-
 class _Handler(ocp.StandardCheckpointHandler):
   """Writes checksums last of all, before a checkpoint gets its name."""
 
@@ -105,12 +101,12 @@ def _find_whole(
   Returns:
     Its training step, and what is broken in newer ones.
   """
-  damages = {}
-  for step, folder in _folders(path).items():
+  folders, damages = _folders(path), {}
+  for step, folder in folders.items():
     damage = _damage(folder)
     if damage is None:
       for broken in damages if set_aside else ():
-        _set_aside(path / str(broken))
+        _set_aside(folders[broken])
       return step, damages
     damages[step] = damage
   return None, damages

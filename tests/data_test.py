@@ -10,25 +10,15 @@ import sys
 import threading
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from sklearn import datasets
 
 from hatebm_jax import data
 
-
-def make_config(source, **overrides):
-  fields = dict(
-    source=source,
-    image_size=8,
-    channels=3,
-    crop="center",
-    data_dir="",
-    cache_gib=1.0,
-  )
-  return ml_collections.ConfigDict(fields | overrides)
+make_config = tiny.data_config
 
 
 def take(source, num, **kwargs):

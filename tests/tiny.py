@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import ml_collections
 
 from hatebm_jax import objectives, sharding
 
@@ -35,6 +36,19 @@ def config(name="digits", **overrides):
     group, field = name.split("__")
     tiny[group][field] = value
   return tiny
+
+
+def data_config(source, **overrides):
+  """Returns a group `data` of colour images of 8 pixels."""
+  fields = dict(
+    source=source,
+    image_size=8,
+    channels=3,
+    crop="center",
+    data_dir="",
+    cache_gib=1.0,
+  )
+  return ml_collections.ConfigDict(fields | overrides)
 
 
 def take_step(settings, num_devices, images):

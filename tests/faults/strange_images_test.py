@@ -14,29 +14,22 @@ import tempfile
 import textwrap
 import zlib
 
-import ml_collections
+import child
 import numpy as np
 import pytest
-import train_test
+import tiny
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from hatebm_jax import data, data_sources, report
 from hatebm_jax.data_sources import Reason
 
-ROOT = pathlib.Path(__file__).parents[2]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 
 def make_config(source, **overrides):
-  fields = dict(
-    source=f"folder:{os.fsdecode(source)}",
-    image_size=8,
-    channels=3,
-    crop="center",
-    data_dir="",
-    cache_gib=1.0,
-  )
-  return ml_collections.ConfigDict(fields | overrides)
+  return tiny.data_config(f"folder:{os.fsdecode(source)}", **overrides)
 
 
 def noise(seed=0, height=8, width=8):
@@ -299,8 +292,8 @@ def run_python(code, *arguments):
   """Runs code in a process of its own: what would hang is ended there."""
   return subprocess.run(
     [sys.executable, "-c", textwrap.dedent(code), *map(os.fsencode, arguments)],
-    cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    cwd=child.ROOT,
+    env={**os.environ, "PYTHONPATH": str(child.ROOT)},
     capture_output=True,
     text=True,
     timeout=120,
@@ -563,6 +556,14 @@ def samples():
 
 
 SAMPLES = samples()
+CHANGES = st.lists(
+  st.tuples(
+    st.floats(0, 1, exclude_max=True),  # where, of its length
+    st.sampled_from(["replace", "insert", "delete", "cut"]),
+    st.binary(min_size=1, max_size=4),
+  ),
+  max_size=6,
+)
 
 
 def change(encoded, changes):
@@ -589,6 +590,25 @@ def decode(encoded, **overrides):
     return error.reason
 
 
+@settings(max_examples=1_500, deadline=None)
+@given(st.sampled_from(SAMPLES), CHANGES, st.sampled_from([1, 3]))
+@example(b"", [], 3)
+def test_any_bytes_are_an_image_or_our_error(encoded, changes, channels):
+  mutated = change(encoded, changes)
+  image = decode(mutated, channels=channels)
+  if isinstance(image, Reason):
+    assert encoded == b"" or changes, f"{image}: a whole image"
+  else:
+    assert image.shape == (8, 8, channels)
+    assert image.dtype == np.uint8
+  image = decode(mutated, channels=channels, crop="random")
+  if not isinstance(image, Reason):
+    assert min(image.shape[:2]) == 8 and max(image.shape[:2]) <= 808
+
+
+# A run.
+
+
 def test_a_run_on_a_strange_folder_ends_well(tmp_path, monkeypatch):
   odd = b"\xe6\x97\xa5 \xff" if sys.platform == "linux" else "日".encode()
   folder = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + odd))
@@ -601,14 +621,13 @@ def test_a_run_on_a_strange_folder_ends_well(tmp_path, monkeypatch):
   os.mkfifo(folder / "pipe.gif")
   workdir = tmp_path / "run"
   monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-  process = train_test.start_process(
+  process = child.start(
     workdir,
     f"--config.data.source=folder:{folder}",
     "--config.data.cache_gib=0.0",
     "--config.train.num_steps=6",
   )
-  output, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, output
+  output = child.finish(process)
   for name in (*bad, "pipe"):
     assert output.count(f"/{name}.") >= 1, output
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
