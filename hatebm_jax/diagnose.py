@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from hatebm_jax import data, detect, errors, images, langevin, sample, sharding
 from hatebm_jax import rng as rng_lib
+from hatebm_jax import settings as settings_lib
 from hatebm_jax.metrics import chains as chains_lib
 from hatebm_jax.objectives import base
 
@@ -129,6 +130,7 @@ def measure(
 
 
 def _check(chains: Any) -> None:
+  settings_lib.check_group(chains, "chains")
   if chains.num_chains < 1:
     raise errors.ConfigError(
       f"config.chains.num_chains={chains.num_chains!r}: expected 1 or more, to "

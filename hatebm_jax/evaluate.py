@@ -146,10 +146,6 @@ def _drawn(
 ) -> dict[str, list[np.ndarray]]:
   """Draws what `config.metrics.repeats` asks for."""
   repeats = restored.config.metrics.repeats
-  if repeats < 1:
-    raise errors.ConfigError(
-      f"config.metrics.repeats={repeats}: expected 1 or more."
-    )
   _check_count(restored.config.sample.num_images, "config.sample.num_images")
   all_drawn = [drawn or sample.draw(restored)]
   all_drawn += [sample.draw(restored, repeat) for repeat in range(1, repeats)]

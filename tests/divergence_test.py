@@ -137,17 +137,11 @@ def test_gives_up_after_so_many_rollbacks(tmp_path):
 
 
 def test_goes_back_from_what_is_not_finite(tmp_path):
-  # Chains that explode: huge in the first step, infinite in the next.
-  config = _rolling_back(
-    langevin__step_size_y=1e6,
-    langevin__num_steps=8,
-    langevin__max_drift_y=None,
-    train__max_rollbacks=1,
-  )
+  config = _rolling_back(hat__learning_rate=1e3, train__max_rollbacks=1)
   with pytest.raises(train.TrainingError, match="gone back 1 time"):
     train.train(config, tmp_path)
   (entry,) = divergence.rollbacks(tmp_path)
-  assert entry["rule"] == "not_finite" and "is inf" in entry["value"]
+  assert entry["rule"] == "not_finite" and "is nan" in entry["value"]
   with checkpoint.Checkpoints(tmp_path) as saved:
     assert (saved.latest_step() or 0) <= entry["step"]
 

@@ -192,6 +192,6 @@ def test_one_image_or_no_repeat_cannot_be_measured(run):
   for field in ("sample__num_images", "metrics__repeats"):
     name = field.replace("__", ".")
     config = tiny.config(**{field: 1 if "num" in field else 0})
-    restored = sample.restore(config, run)
     with pytest.raises(errors.ConfigError, match=name):
+      restored = sample.restore(config, run)
       evaluate.write(restored.config, run, restored)

@@ -120,13 +120,8 @@ def test_another_config_does_not_touch_the_run(uninterrupted):
 def test_divergence_ends_the_run_and_names_the_last_checkpoint(
   uninterrupted, tmp_path
 ):
-  # Chains that explode: huge in the first step, infinite in the next.
-  config = tiny.config(
-    langevin__step_size_y=1e6,
-    langevin__num_steps=8,
-    langevin__max_drift_y=None,
-    train__checkpoint_every=1,
-  )
+  # A learning rate that sends the energies to infinity within a few steps.
+  config = tiny.config(hat__learning_rate=1e3, train__checkpoint_every=1)
   with pytest.raises(
     train.TrainingError, match=r"at training step [2-4]"
   ) as error:
