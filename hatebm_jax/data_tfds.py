@@ -2,10 +2,16 @@
 
 TensorFlow only reads and shuffles encoded images; Pillow decodes them, as it
 does those of a folder.
+
+A prepared data set may come from a stranger. Its files name Python classes,
+whose modules tensorflow_datasets imports: names that are not its own are
+refused before it sees them.
 """
 
 import difflib
 import itertools
+import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +30,9 @@ from hatebm_jax.data_sources import (
 
 # Encoded images: about 0.9 GB of ImageNet.
 _SHUFFLE_BUFFER = 8192
+# Fields of features.json and dataset_info.json that name a class to import.
+_CLASS_FIELDS = ("type", "pythonClassName", "python_class_name")
+_OWN_CLASS = re.compile(r"tensorflow_datasets(\.\w+)+")
 
 
 def open_tfds(
@@ -51,19 +60,21 @@ def open_tfds(
       f"{list(SPLITS[split])}, found {list(builder.info.splits)}"
     )
   num_images = builder.info.splits[tfds_split].num_examples
+  _check_shards(name, builder, tfds_split)
+  trouble = (
+    f"Cannot read an image of tfds:{name}, split {tfds_split}. Delete "
+    f"{builder.data_path} and prepare the data set again"
+  )
 
   def decode_bytes(encoded):
     try:
       return decode(encoded, config)
     except BadImageError as error:  # A prepared data set is meant to be whole.
-      raise DataError(
-        f"Cannot use an image of tfds:{name}, split {tfds_split}: "
-        f"{error.reason}. Delete {builder.data_path} and prepare the data set "
-        "again"
-      ) from error
+      raise DataError(f"{trouble} ({error.reason})") from error
 
   def read(indices):
-    return map_decode(decode_bytes, _pick(builder, tfds_split, indices))
+    encoded = _pick(builder, tfds_split, indices)
+    return map_decode(decode_bytes, _readable(encoded, trouble))
 
   def stream(seed, start, process_index, process_count):
     # Hosts read parts of the same size, so that their epochs stay together.
@@ -72,7 +83,7 @@ def open_tfds(
       process_index
     ]
     encoded = _shuffled(builder, part, seed, epoch, skipped)
-    return map_decode(decode_bytes, encoded)
+    return map_decode(decode_bytes, _readable(encoded, trouble))
 
   return Source(
     f"tfds:{name} {tfds_split}", num_images, config.image_size, read, stream
@@ -91,9 +102,20 @@ def _tfds() -> Any:
 
 def _builder(name: str, data_dir: str) -> Any:
   """Finds a prepared data set and checks that it is one of images."""
+  if re.match(r"[\w-]+:[a-zA-Z]", name):
+    raise DataError(
+      f"config.data.source: tfds:{name} has a namespace, from which "
+      "tensorflow_datasets would download and run code: expected the name of a "
+      "data set, as in tfds:cifar10 or tfds:cifar10:3.0.2"
+    )
   tfds = _tfds()
   try:
+    _check_classes(
+      name, tfds.core.Path(data_dir or tfds.core.constants.DATA_DIR)
+    )
     builder = tfds.builder(name, data_dir=data_dir or None)
+  except DataError:
+    raise
   except tfds.core.DatasetNotFoundError as error:
     near = difflib.get_close_matches(name, tfds.list_builders())
     raise DataError(
@@ -104,18 +126,119 @@ def _builder(name: str, data_dir: str) -> Any:
       "--config.data.source=tfds:NAME, or the folder that your own data set "
       "was prepared in, --config.data.data_dir=DIR"
     ) from error
-  except (AssertionError, ValueError) as error:  # A wrong version or config.
-    raise DataError(f"config.data.source: tfds:{name}: {error}") from error
+  # A wrong version or config; or files that are damaged, which tfds parses in
+  # so many places that no list of what they raise is complete.
+  except Exception as error:
+    found = " ".join(f"{error}".split())[:500] or type(error).__name__
+    raise DataError(
+      f"config.data.source: tfds:{name} cannot be opened: {found}. Check the "
+      "name, or prepare the data set again"
+    ) from error
+  _check_features(name, data_dir, builder)
+  return builder
+
+
+def _check_features(name: str, data_dir: str, builder: Any) -> None:
+  """Checks that a data set is there, and one of images."""
+  tfds = _tfds()
   if not builder.is_prepared():
     raise DataError(_how_to_prepare(builder, name, data_dir))
-  image = dict(builder.info.features.items()).get("image")
+  features = builder.info.features
+  is_dict = isinstance(features, tfds.features.FeaturesDict)
+  image = dict(features.items()).get("image") if is_dict else None
   if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
     raise DataError(
       "config.data.source: expected a data set with a uint8 image as its "
       f"feature 'image', found tfds:{name} with {builder.info.features}. Give "
       "another: --config.data.source=tfds:NAME"
     )
-  return builder
+
+
+def _check_classes(name: str, data_dir: Any) -> None:
+  """Checks what a data set's files would have tensorflow_datasets import."""
+  tfds = _tfds()
+  parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+  folder = data_dir.expanduser() / parsed.name
+  # It is found in NAME/VERSION or NAME/CONFIG/VERSION.
+  for depth in ("*/", "*/*/"):
+    for file in ("features.json", "dataset_info.json"):
+      for path in folder.glob(depth + file):
+        _walk(_json(path), path)
+  metadata = folder / ".config" / "metadata.json"
+  if metadata.exists():
+    default = _json(metadata).get("default_config_name")
+    # Not the way to a folder that was not checked.
+    if default is not None and not re.fullmatch(r"\w[\w.+-]*", default):
+      raise DataError(f"{metadata} names the config {default!r}, which is none")
+
+
+def _json(path: Any) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, RecursionError, ValueError) as error:
+    raise DataError(
+      f"{path} is not valid JSON ({error}). Prepare the data set again"
+    ) from error
+
+
+def _walk(value: Any, path: Any) -> None:
+  """Checks the names of classes in JSON, and in JSON within its strings."""
+  if isinstance(value, dict):
+    for field, content in value.items():
+      if field in _CLASS_FIELDS and isinstance(content, str):
+        _check_class(content, path)
+      _walk(content, path)
+  elif isinstance(value, list):
+    for content in value:
+      _walk(content, path)
+  elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+    try:
+      inner = json.loads(value)
+    except ValueError:
+      return
+    _walk(inner, path)
+
+
+def _check_class(class_name: str, path: Any) -> None:
+  # Without a dot, it names no module.
+  if "." in class_name and not _OWN_CLASS.fullmatch(class_name):
+    raise DataError(
+      f"{path} asks for the class {class_name[:80]!r}: expected those of "
+      "tensorflow_datasets alone, and nothing of other modules is imported. "
+      "Prepare the data set again with its features"
+    )
+
+
+def _check_shards(name: str, builder: Any, split: str) -> None:
+  """Checks that a split's files are its own and can hold what it claims."""
+  info = builder.info.splits[split]
+  try:
+    files = info.filepaths
+    sizes = [file.stat().length for file in files]
+  except (OSError, ValueError) as error:
+    raise DataError(
+      f"tfds:{name}, split {split}: a file is missing ({error}). Prepare the "
+      "data set again"
+    ) from error
+  # Files elsewhere may be anybody's, or on another machine.
+  elsewhere = [file for file in files if file.parent != builder.data_path]
+  if elsewhere or not 0 < info.num_examples <= sum(sizes):
+    raise DataError(
+      f"tfds:{name}, split {split}: expected files in {builder.data_path} of 1 "
+      f"to {sum(sizes)} images, found "
+      f"{elsewhere[0] if elsewhere else info.num_examples}. Prepare the data "
+      "set again"
+    )
+
+
+def _readable(encoded: Iterator[bytes], trouble: str) -> Iterator[bytes]:
+  """Names the data set in TensorFlow's errors: damage, or a missing part."""
+  import tensorflow as tf
+
+  try:
+    yield from encoded
+  except (tf.errors.OpError, OSError, ValueError) as error:
+    raise DataError(f"{trouble} ({type(error).__name__})") from error
 
 
 def _how_to_prepare(builder: Any, name: str, data_dir: str) -> str:
@@ -159,7 +282,10 @@ def _pick(builder: Any, split: str, indices: Iterable[int]) -> Iterator[bytes]:
   """Reads through a split in its order for the images at some indices."""
   images = enumerate(_encoded(builder, split, None).as_numpy_iterator())
   for wanted in indices:
-    yield next(image for i, image in images if i == wanted)
+    found = next((image for i, image in images if i == wanted), None)
+    if found is None:
+      raise ValueError(f"no image {wanted}")
+    yield found
 
 
 def _shuffled(

@@ -10,7 +10,7 @@ are beyond it.
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -120,14 +120,31 @@ def rollbacks(path: pathlib.Path) -> list[dict]:
   file = path / FILE
   if not file.exists():
     return []
-  return workdir.read_json(
-    file,
+  advice = (
     "Restore it from a copy, or move it away: the run then forgets how often "
-    "it went back.",
+    "it went back."
   )
+  entries = workdir.read_json(file, advice, list)
+  if not all(map(_is_rollback, entries)):
+    raise workdir.WorkdirError(
+      f"{file}: expected step, to, rule and value of each rollback, found "
+      f"something else. {advice}"
+    )
+  return entries
 
 
 def record(path: pathlib.Path, found: Divergence, to: int) -> None:
   """Adds a rollback to training step `to` to a workdir's record."""
   entries = [*rollbacks(path), {**found._asdict(), "to": to}]
   workdir.write_atomic(path / FILE, json.dumps(entries, indent=2) + "\n")
+
+
+def _is_rollback(entry: Any) -> bool:
+  """Whether JSON is what `record` writes."""
+  return (
+    isinstance(entry, dict)
+    and workdir.is_step(entry.get("step"))
+    and workdir.is_step(entry.get("to"))
+    and isinstance(entry.get("rule"), str)
+    and isinstance(entry.get("value"), float | int | str)
+  )

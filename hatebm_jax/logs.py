@@ -120,7 +120,7 @@ class RunLog:
     with self._file.open("a") as file:
       file.write(json.dumps({"step": step, **means}) + "\n")
     with _tensorboard_errors():
-      self._tensorboard.write_scalars(step, means)
+      self._tensorboard.write_scalars(*_as_arrays(step, means))
     left = (num_steps - step) / means["steps_per_second"]
     print(
       f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
@@ -140,7 +140,7 @@ class RunLog:
       images_lib.write_png(path, image)
     with _tensorboard_errors():
       self._tensorboard.write_images(
-        step, {name: image[None] for name, image in grids.items()}
+        *_as_arrays(step, {name: grid[None] for name, grid in grids.items()})
       )
 
   def close(self) -> None:
@@ -148,6 +148,17 @@ class RunLog:
     if self._active:
       with _tensorboard_errors():
         self._tensorboard.close()
+
+
+def _as_arrays(
+  step: int, values: dict[str, float | np.ndarray]
+) -> tuple[np.int64, dict[str, np.ndarray]]:
+  """Turns Python's numbers into NumPy's.
+
+  TensorFlow keeps a tensor of each Python number it ever saw: 8 KiB a log.
+  """
+  arrays = {name: np.asarray(value) for name, value in values.items()}
+  return np.int64(step), arrays
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import io
 import pathlib
 import re
 import string
+import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,16 @@ $sections
 </body>
 </html>
 """)
+
+_MAX_PIXELS = 2**26  # 200 MB; a few kB of PNG could claim more
+# What Pillow raises of a broken PNG, or of one beyond its own bound.
+_PNG_ERRORS = (
+  Image.DecompressionBombError,
+  OSError,
+  SyntaxError,
+  ValueError,
+  struct.error,
+)
 
 _STYLE = """\
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #59626d;
@@ -121,19 +132,22 @@ def png(file: pathlib.Path, max_width: int) -> Picture | None:
     max_width: in pixels; what is wider is shrunk to it.
 
   Returns:
-    The picture. None: there is none, or a part of it (a run is writing it).
+    The picture. None: there is none, or a part of it (a run is writing it), or
+    it is larger than any that a run writes.
   """
   try:
     content = file.read_bytes()
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-      image.load()
       width, height = image.size
+      if width * height > _MAX_PIXELS:
+        return None
+      image.load()
       if width <= max_width:
         return Picture(_data_uri("image/png", content), image.size)
       size = max_width, max(1, round(height * max_width / width))
       buffer = io.BytesIO()
       image.resize(size, Image.Resampling.BOX).save(buffer, "PNG")
-  except (OSError, SyntaxError):  # what Pillow raises of a broken PNG
+  except _PNG_ERRORS:
     return None
   return Picture(_data_uri("image/png", buffer.getvalue()), size, shrunk=True)
 

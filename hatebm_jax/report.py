@@ -6,6 +6,7 @@ may still be training.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -110,20 +111,24 @@ def make(path: pathlib.Path) -> str:
   lines = workdir.read_metrics(path)
   rollbacks = divergence.rollbacks(path)
   result = workdir.read_evaluation(path)
+  with _reading(path / "config.json"):
+    heading = _heading(config)
+    introduction = _introduction(path, config, lines)
+    settings = _settings(config)
+  with _reading(path / workdir.EVALUATION):
+    evaluation = _evaluation(path, result)
   sections = {
-    "Settings": _settings(config),
+    "Settings": settings,
     "Curves": _curves(path, lines, rollbacks),
     "Rollbacks": _rollbacks(rollbacks),
     "Grids over time": _grids(path / "images"),
     "Samples": _samples(path),
-    **_evaluation(path, result),
+    **evaluation,
   }
-  source = config.get("data", {}).get("source", "unknown data")
-  heading = f"{config.get('objective', 'unknown objective')} on {source}"
   return page.document(
     title=f"{heading}: {path.name}",
     heading=heading,
-    introduction=_introduction(path, config, lines),
+    introduction=introduction,
     sections={name: body for name, body in sections.items() if body},
   )
 
@@ -133,6 +138,30 @@ def write(path: pathlib.Path) -> pathlib.Path:
   file = path / "report.html"
   workdir.write_atomic(file, make(path))
   return file
+
+
+@contextlib.contextmanager
+def _reading(file: pathlib.Path) -> Iterator[None]:
+  """Turns what a file of another structure leads to into one message."""
+  try:
+    yield
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise workdir.WorkdirError(
+      f"{file} does not hold what a run writes there "
+      f"({type(error).__name__}: {error}). Restore it from a copy, or write it "
+      "anew."
+    ) from error
+
+
+def _heading(config: dict[str, Any]) -> str:
+  source = config.get("data", {}).get("source", "unknown data")
+  return f"{config.get('objective', 'unknown objective')} on {source}"
 
 
 def _command(path: pathlib.Path, mode: str) -> str:

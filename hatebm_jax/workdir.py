@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -42,6 +43,11 @@ _FREE_TRAIN_FIELDS = (
   "profile_at",
   "steps_per_dispatch",
 )
+
+# Beyond these, no numbers of a run: steps are exact as float64, and means are
+# of float32.
+_MAX_STEP, _MAX_VALUE = 2**53, 1e40
+_JSON_NAMES = {dict: "object", list: "list"}
 
 
 class WorkdirError(ValueError):
@@ -98,25 +104,39 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       f"--mode=train --workdir={path}, or correct --workdir."
     )
   advice = "Restore it from a copy, or train into a new --workdir."
-  return ml_collections.ConfigDict(read_json(file, advice))
+  saved = read_json(file, advice, dict)
+  if not _is_config(saved):
+    raise WorkdirError(
+      f"{file}: expected groups of fields, as in "
+      f'{{"seed": 0, "train": {{"num_steps": 5}}}}, found something else. '
+      f"{advice}"
+    )
+  return ml_collections.ConfigDict(saved)
 
 
-def read_json(file: pathlib.Path, advice: str) -> Any:
-  """Reads a JSON file of a workdir.
+def read_json(file: pathlib.Path, advice: str, kind: type) -> Any:
+  """Reads a JSON file of a workdir. It is data: nothing in it is run.
 
   Args:
     file: that exists.
     advice: what to do if it cannot be read: the end of the message.
+    kind: of what it holds: dict or list.
 
   Raises:
-    WorkdirError: if it is not valid JSON.
+    WorkdirError: if it is not valid JSON, or not of that kind.
   """
   try:
-    return json.loads(file.read_text())
-  except ValueError as error:
+    found = json.loads(file.read_bytes())
+  except (OSError, RecursionError, ValueError) as error:
     raise WorkdirError(
       f"{file} is not valid JSON ({error}). {advice}"
     ) from error
+  if not isinstance(found, kind):
+    raise WorkdirError(
+      f"{file}: expected a JSON {_JSON_NAMES[kind]}, found a "
+      f"{type(found).__name__}. {advice}"
+    )
+  return found
 
 
 def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
@@ -128,7 +148,7 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
   file = path / EVALUATION
   if not file.exists():
     return None
-  return read_json(file, "Evaluate the run again, or delete the file.")
+  return read_json(file, "Evaluate the run again, or delete the file.", dict)
 
 
 def read_metrics(
@@ -136,17 +156,25 @@ def read_metrics(
 ) -> list[dict[str, float]]:
   """Returns the whole lines of a workdir's metrics.jsonl.
 
+  Half a line, of a run that writes it or was killed then, is left out, and so
+  is what no run writes: a line without a step, or with more than numbers.
+
   Args:
     path: the workdir; without such a file there are no lines.
     last_step: later training steps are left out; None: all are there.
   """
   file = path / METRICS
   lines = []
-  for line in file.read_text().splitlines() if file.exists() else ():
-    # Half a line, of a run that writes it or was killed then, is left out.
-    with contextlib.suppress(ValueError):
-      lines.append(json.loads(line))
+  for text in file.read_bytes().splitlines() if file.exists() else ():
+    with contextlib.suppress(RecursionError, ValueError):
+      lines.append(json.loads(text))
+  lines = filter(_is_metrics, lines)
   return [x for x in lines if last_step is None or x["step"] <= last_step]
+
+
+def is_step(x: Any) -> bool:
+  """Whether a value of a JSON file can be a training step."""
+  return type(x) is int and 0 <= x <= _MAX_STEP
 
 
 def run_config(
@@ -154,9 +182,41 @@ def run_config(
 ) -> ml_collections.ConfigDict:
   """Returns the run's config with the command's free groups."""
   merged = read_config(path)
-  for group in _FREE_GROUPS:
-    merged[group] = config[group]
+  with merged.ignore_type():  # The file may hold no group there.
+    for group in _FREE_GROUPS:
+      merged[group] = config[group]
   return merged
+
+
+def _is_config(saved: dict[str, Any]) -> bool:
+  """Whether JSON has the structure of a config: values, or groups of them."""
+  groups = [x for x in saved.values() if isinstance(x, dict)]
+  values = [x for x in saved.values() if not isinstance(x, dict)]
+  values += [x for group in groups for x in group.values()]
+  # Names such as __class__ would reach into ConfigDict.
+  return all(map(_is_value, values)) and all(
+    field.isidentifier() and not field.startswith("_")
+    for group in (saved, *groups)
+    for field in group
+  )
+
+
+def _is_value(x: Any, max_depth: int = 2) -> bool:
+  """Whether JSON is a field's value: of lists, pairs at the most."""
+  if isinstance(x, list):
+    return max_depth > 0 and all(_is_value(y, max_depth - 1) for y in x)
+  return not isinstance(x, dict)
+
+
+def _is_metrics(line: Any) -> bool:
+  """Whether a line of metrics.jsonl is a step and numbers."""
+  if not isinstance(line, dict) or not is_step(line.get("step")):
+    return False
+  # NaN passes both comparisons.
+  return all(
+    type(x) in (int, float) and (not abs(x) > _MAX_VALUE or abs(x) == math.inf)
+    for x in line.values()
+  )
 
 
 def _plain(value: Any) -> Any:

@@ -67,6 +67,23 @@ def test_the_record_grows(tmp_path):
     divergence.rollbacks(tmp_path)
 
 
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    ("{}", "expected a JSON list"),
+    ("[1]", "of each rollback"),
+    ('[{"step": 1, "to": 1}]', "of each rollback"),
+    ('[{"step": 1.5, "to": 1, "rule": "x", "value": 1}]', "of each rollback"),
+    ('[{"step": 2, "to": 1, "rule": "x", "value": []}]', "of each rollback"),
+    ('[{"step": 2, "to": 1, "rule": {}, "value": 1}]', "of each rollback"),
+  ],
+)
+def test_a_record_of_something_else(tmp_path, content, message):
+  (tmp_path / divergence.FILE).write_text(content)
+  with pytest.raises(workdir.WorkdirError, match=message):
+    divergence.rollbacks(tmp_path)
+
+
 def _rolling_back(**overrides):
   return tiny.config(
     train__on_divergence="rollback",

@@ -4,6 +4,7 @@ import json
 
 import child
 import numpy as np
+import pytest
 
 # As in devices_test.py, rounding must not be amplified.
 OVERRIDES = (
@@ -26,6 +27,7 @@ def results(path):
     return [json.loads(line) for line in lines], file["images"]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path):
   for process in start_two(tmp_path / "two"):
     child.finish(process)

@@ -343,6 +343,38 @@ def test_figures_of_an_older_version(tmp_path):
   assert "chains" not in page.titles
 
 
+@pytest.mark.parametrize(
+  "file, content",
+  [
+    ("evaluation.json", '{"protocol": {}}'),
+    ("evaluation.json", '{"protocol": [], "sets": {"hat": 1}}'),
+    ("evaluation.json", '{"protocol": {}, "sets": {}, "ood": 1}'),
+    ("evaluation.json", '{"protocol": {}, "sets": {}, "chains": {"curve": 1}}'),
+    ("config.json", '{"train": {"num_steps": "x"}}'),
+    ("config.json", '{"data": 7}'),
+  ],
+)
+def test_files_that_hold_something_else(tmp_path, file, content, capsys):
+  _run(tmp_path)
+  (tmp_path / file).write_text(content)
+  assert report.main([str(tmp_path)]) == 1
+  assert f"{file} does not hold what" in capsys.readouterr().err
+  assert not (tmp_path / "report.html").exists()
+
+
+def test_pictures_that_would_fill_the_memory_are_left_out(tmp_path):
+  _run(tmp_path)
+  # One bit a pixel: 20 kB of file, 10**8 bytes and 10**9 of them.
+  for name, size in (("a", 10_000), ("b", 32_000)):
+    file = tmp_path / "images" / f"00000010_{name}.png"
+    Image.new("1", (size, size)).save(file)
+    assert file.stat().st_size < 2e5
+  page = _page(tmp_path)
+  alts = [image["alt"] for image in page.images]
+  assert any("Grid of hat" in alt for alt in alts)
+  assert not any("Grid of a" in x or "Grid of b" in x for x in alts)
+
+
 def test_first_and_last_steps_are_among_the_grids():
   steps = list(range(100))
   picked = report._evenly(steps)

@@ -4,7 +4,6 @@ KIND is tf2, mimicry or inception.
 """
 
 import argparse
-import os
 import sys
 
 from hatebm_jax import convert
@@ -49,10 +48,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
   """Converts a file; returns the exit status."""
-  # TensorFlow's notices would drown the one line that matters. It reads these
-  # when it is imported, which the converters do late.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   args = _parser().parse_args()
   try:
     module, variables = args.read(args)

@@ -36,7 +36,8 @@ def from_inception(path: network.Path) -> tuple[Inception, network.Variables]:
   """
   tensors = torch_file.load(path)
   if not isinstance(tensors, dict) or not all(
-    isinstance(tensor, torch_file.Tensor) for tensor in tensors.values()
+    isinstance(name, str) and isinstance(tensor, torch_file.Tensor)
+    for name, tensor in tensors.items()
   ):
     raise ConvertError(
       f"{path}: expected the state_dict of an Inception network, found a "

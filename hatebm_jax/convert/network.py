@@ -19,14 +19,17 @@ Shape: TypeAlias = tuple[int, ...]
 Variables: TypeAlias = Mapping[str, Mapping]
 Path: TypeAlias = str | os.PathLike[str]
 
+# More than any layer has: a file may claim sizes that no array can have.
+_MAX_WIDTH = 2**20
+
 
 class ConvertError(ValueError):
   """A file does not hold a network that we can read."""
 
 
 def one_line(error: Exception) -> str:
-  """Returns an error's message without its line breaks."""
-  return " ".join(str(error).split())
+  """Returns an error's message without line breaks; of a file, not all."""
+  return " ".join(str(error)[:500].split())
 
 
 def expected_shapes(module: nn.Module, input_shape: Shape) -> dict[str, Shape]:
@@ -105,7 +108,11 @@ def kernel_shape(
     ConvertError: if there is no such kernel.
   """
   shape = found.get(name)
-  if shape is None or len(shape) != rank or min(shape) < 1:
+  if (
+    shape is None
+    or len(shape) != rank
+    or not all(1 <= size <= _MAX_WIDTH for size in shape)
+  ):
     raise ConvertError(
       f"{path}: expected {name} with {rank} axes, found {shape or 'none'}. "
       "Check that the file is whole and of a network that can be converted."

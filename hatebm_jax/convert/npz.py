@@ -7,10 +7,12 @@ no pickles.
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
 import os
-import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -30,6 +32,8 @@ _CLASSES = {
 }
 # Linen's nesting, and the type to compute in: no business of the weights.
 _NOT_STORED = ("parent", "name", "dtype")
+# More than any network has.
+_MAX_BLOCKS, _MAX_WIDTH = 10, 2**16
 
 
 def save_npz(
@@ -81,60 +85,84 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
   """
   try:
     shapes = _array_shapes(path)
-    with np.load(path, allow_pickle=False) as file:
-      module = _module(path, str(file["module"]))
-      shapes.pop("module")
-      expected = network.expected_shapes(module, _input_shape(module, shapes))
-      network.check_shapes(path, expected, shapes)
-      return module, network.unflatten({name: file[name] for name in expected})
-  except ConvertError:
-    raise
-  except npz.READ_ERRORS as error:
+    module = _module(path, str(npz.arrays(path, ["module"])["module"]))
+    shapes.pop("module")
+    input_shape = _input_shape(path, module, shapes)
+    expected = network.expected_shapes(module, input_shape)
+    network.check_shapes(path, expected, shapes)
+    return module, network.unflatten(npz.arrays(path, expected))
+  except npz.FileError as error:
     raise ConvertError(
       f"{path}: expected an .npz that `python -m hatebm_jax.convert` wrote, "
-      f"found a missing, damaged or foreign file ({network.one_line(error)}). "
-      "Convert it anew."
+      f"found a missing, damaged or foreign file ({error}). Convert it anew."
     ) from error
 
 
 def _array_shapes(path: network.Path) -> dict[str, Shape]:
   """Reads the shapes of an .npz alone: no array is allocated yet."""
-  shapes = {}
-  with zipfile.ZipFile(path) as archive:
-    for name in archive.namelist():
-      with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-          raise ValueError(f"{name} has the format version {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-      if dtype != np.float32 and name != "module.npy":
-        raise ValueError(f"{name} has the type {dtype}, not float32")
-      shapes[name.removesuffix(".npy")] = shape
-  return shapes
+  headers = npz.headers(path)
+  for name, header in headers.items():
+    if header.dtype != np.float32 and name != "module":
+      raise npz.FileError(f"{name} has the type {header.dtype}, not float32")
+  return {name: header.shape for name, header in headers.items()}
 
 
 def _module(path: network.Path, text: str) -> nn.Module:
   """Returns the module that a description tells of."""
   try:
     description = json.loads(text)
+    module_class = _CLASSES[description["class"]]
+    fields = {
+      field.name: field.type
+      for field in dataclasses.fields(module_class)
+      if field.name not in _NOT_STORED
+    }
     attributes = {
-      name: tuple(value) if isinstance(value, list) else value
+      name: _attribute(fields[name], value)
       for name, value in description["attributes"].items()
     }
-    return _CLASSES[description["class"]](**attributes)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    module = module_class(**attributes)
+    if getattr(module, "num_downs", 0) > len(module.widths):
+      raise ValueError("more halvings than blocks")
+    return module
+  # Of deep nesting, RecursionError.
+  except (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise ConvertError(
       f"{path}: expected the description of a {' or '.join(_CLASSES)} under "
       f"`module`, found {text[:200]!r}. Convert the weights anew."
     ) from error
 
 
-def _input_shape(module: nn.Module, shapes: Mapping[str, Shape]) -> Shape:
+def _attribute(kind: Any, value: Any) -> Any:
+  """Checks a module's attribute: sizes that no network has would never end."""
+  if kind is float and isinstance(value, float) and math.isfinite(value):
+    return value
+  if isinstance(value, list) and kind not in (int, float):
+    if not 1 <= len(value) <= _MAX_BLOCKS:
+      raise ValueError(f"{len(value)} blocks")
+    return tuple(_attribute(int, x) for x in value)
+  if kind not in (int, float) or type(value) is not int:
+    raise TypeError(f"{value!r} for {kind}")
+  if not 1 <= value <= _MAX_WIDTH:
+    raise ValueError(f"{value} is no size")
+  return value
+
+
+def _input_shape(
+  path: network.Path, module: nn.Module, shapes: Mapping[str, Shape]
+) -> Shape:
   """Returns the shape of an input that the module accepts."""
+  kernel = functools.partial(network.kernel_shape, path, shapes)
   if isinstance(module, Inception):
     return inception.INPUT_SHAPE
   if isinstance(module, Generator):
-    return (1, shapes["params/dense/kernel"][0])
+    return (1, kernel("params/dense/kernel", 2)[0])
   # An encoder halves once.
   size = 2 ** getattr(module, "num_downs", 1)
-  return (1, size, size, shapes["params/block_0/conv_0/kernel"][2])
+  return (1, size, size, kernel("params/block_0/conv_0/kernel", 4)[2])

@@ -2,19 +2,17 @@
 
 Its `save_weights` writes a checkpoint: `NAME.index`, a table of variables, and
 `NAME.data-00000-of-00001`, their values. Kernels are laid out as Flax's are;
-only the names differ.
+only the names differ. TensorFlow is not needed.
 """
 
-import glob
 import math
 import os
 import re
 from collections.abc import Mapping
 
 import flax.linen as nn
-import numpy as np
 
-from hatebm_jax.convert import network
+from hatebm_jax.convert import network, tf_file
 from hatebm_jax.convert.network import ConvertError, Shape
 from hatebm_jax.models.autoencoder import Decoder, Encoder
 from hatebm_jax.models.generator import Generator
@@ -50,14 +48,18 @@ def from_tf2(
     ConvertError: if the file is missing, incomplete, or of another network.
   """
   prefix = _prefix(path)
-  reader, found = _open(prefix)
+  variables = _open(prefix)
+  found = {name: variable.shape for name, variable in variables.items()}
   module, input_shape, renames = _infer(prefix, found, out_factor)
   expected = network.expected_shapes(module, input_shape)
   names = {name: _tf_name(name, renames) for name in expected}
   network.check_shapes(
     prefix, {names[name]: shape for name, shape in expected.items()}, found
   )
-  arrays = {name: _read(prefix, reader, names[name]) for name in expected}
+  arrays = {
+    name: tf_file.read(prefix, names[name], variables[names[name]])
+    for name in expected
+  }
   return module, network.unflatten(arrays)
 
 
@@ -72,61 +74,27 @@ def _prefix(path: network.Path) -> str:
   return prefix
 
 
-def _tensorflow_errors():
-  """What TensorFlow's reader raises on a damaged file."""
-  import tensorflow as tf
-
-  return (tf.errors.OpError, IndexError, RuntimeError, ValueError)
-
-
-def _open(prefix: str):
-  """Opens a checkpoint and checks its table against the size of its data.
-
-  Returns:
-    TensorFlow's reader and the shapes of the variables by name.
-  """
-  # Here, not above: TensorFlow takes seconds to import, and reading our own
-  # files needs none of it.
-  import tensorflow as tf
-
-  try:
-    reader = tf.train.load_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-    dtypes = reader.get_variable_to_dtype_map()
-  except _tensorflow_errors() as error:
-    raise ConvertError(
-      f"{prefix}.index: expected the table of a TensorFlow 2 checkpoint, found "
-      f"a damaged or foreign file ({network.one_line(error)}). Copy it anew."
-    ) from error
+def _open(prefix: str) -> dict[str, tf_file.Variable]:
+  """Reads a checkpoint's table and checks it against the size of its data."""
   found = {}
-  for key, shape in shapes.items():
+  for key, variable in tf_file.table(prefix).items():
     if key.endswith(_SUFFIX):
       name = key.removesuffix(_SUFFIX)
-      if dtypes[key] != tf.float32:
+      if variable.type != tf_file.FLOAT32:
         raise ConvertError(
-          f"{prefix}: {name} has the type {dtypes[key].name}, expected "
+          f"{prefix}: {name} has the type {variable.type_name}, expected "
           "float32. Save the network in float32."
         )
-      found[name] = tuple(shape)
-  needed = 4 * sum(math.prod(shape) for shape in found.values())
-  files = glob.glob(glob.escape(prefix) + ".data-?????-of-?????")
+      found[name] = variable
+  needed = 4 * sum(math.prod(variable.shape) for variable in found.values())
+  files = tf_file.data_files(prefix)
   size = sum(os.path.getsize(file) for file in files)
   if size < needed:
     raise ConvertError(
       f"{prefix}: expected at least {needed} bytes in its .data files, found "
       f"{size} in {len(files)}. Copy the whole checkpoint."
     )
-  return reader, found
-
-
-def _read(prefix: str, reader, name: str) -> np.ndarray:
-  try:
-    return reader.get_tensor(name + _SUFFIX)
-  except _tensorflow_errors() as error:
-    raise ConvertError(
-      f"{prefix}: the values of {name} cannot be read, the .data file is "
-      f"damaged ({network.one_line(error)}). Copy it anew."
-    ) from error
+  return found
 
 
 def _infer(

@@ -8,19 +8,23 @@ keys of its values), then each key's values behind their number.
 A pickle is a program that may call any function. Here it is read by an
 interpreter of our own, which knows the few instructions that `torch.save`
 writes for a dictionary of tensors and makes nothing but dictionaries, lists,
-numbers, text and `Tensor`s.
+numbers, text and `Tensor`s. Memory is claimed for no more than the file has.
 """
 
+import contextlib
+import itertools
 import math
+import mmap
 import os
 import pickletools
 import sys
 import zipfile
-from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hatebm_jax import npz
 from hatebm_jax.convert import network
 from hatebm_jax.convert.network import ConvertError, Shape
 
@@ -40,6 +44,9 @@ _READ_ERRORS = (
 # How a file from before PyTorch 1.6 begins.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_VERSION = 1001
+# An instruction of one byte makes a dictionary of 64; a thousand tensors take
+# some 30,000.
+_MAX_INSTRUCTIONS = 300_000
 
 
 class _Storage(NamedTuple):
@@ -86,11 +93,10 @@ def load(path: network.Path) -> Any:
   """
   try:
     if _is_old(path):
-      with open(path, "rb") as file:
+      with _mapped(path) as file:
         return _read_old_header(file)[0]
-    with zipfile.ZipFile(path) as archive:
-      pickle = _stored(archive, _folder(archive) + "data.pkl")
-      return _interpret(pickle)[0]
+    with _archive(path) as (archive, folder):
+      return _interpret(_stored(archive, folder + "data.pkl"))[0]
   except _READ_ERRORS as error:
     raise _bad_file(path, error) from error
 
@@ -108,14 +114,20 @@ def read(
     ConvertError: if the file is damaged.
   """
   try:
+    needed = sum(
+      math.prod(tensor.shape) * tensor.dtype.itemsize
+      for tensor in tensors.values()
+    )
+    # Each of them may be all of one storage.
+    if needed > os.path.getsize(path):
+      raise ValueError(f"tensors of {needed} bytes, more than the file has")
     if _is_old(path):
       stored = _read_old_values(path)
       return {
         name: _values(stored[tensor.storage.key], "<", tensor)
         for name, tensor in tensors.items()
       }
-    with zipfile.ZipFile(path) as archive:
-      folder = _folder(archive)
+    with _archive(path) as (archive, folder):
       order = _byte_order(archive, folder)
       return {
         name: _values(
@@ -133,7 +145,17 @@ def _is_old(path: network.Path) -> bool:
     return file.read(2) == b"\x80\x02"
 
 
-def _read_old_header(file: BinaryIO) -> tuple[Any, list[_Storage]]:
+@contextlib.contextmanager
+def _mapped(path: network.Path) -> Iterator[mmap.mmap]:
+  """Opens a file whose reads claim memory for what there is, not for more."""
+  with (
+    open(path, "rb") as file,
+    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+  ):
+    yield mapped
+
+
+def _read_old_header(file: mmap.mmap) -> tuple[Any, list[_Storage]]:
   """Reads the pickles of a file from before PyTorch 1.6.
 
   Returns:
@@ -146,6 +168,9 @@ def _read_old_header(file: BinaryIO) -> tuple[Any, list[_Storage]]:
     raise ValueError("it is of a machine that is not little-endian")
   content, storages = _interpret(file)
   keys, _ = _interpret(file)
+  # Comparing lists of lists that share elements may take for ever.
+  if not isinstance(keys, list) or not all(isinstance(x, str) for x in keys):
+    raise ValueError("its list of values holds no names")
   by_key = {storage.key: storage for storage in storages}
   if len(by_key) != len(set(storages)) or sorted(by_key) != sorted(keys):
     raise ValueError("its tensors do not fit its list of values")
@@ -154,7 +179,7 @@ def _read_old_header(file: BinaryIO) -> tuple[Any, list[_Storage]]:
 
 def _read_old_values(path: network.Path) -> dict[str, bytes]:
   """Reads the values of a file from before PyTorch 1.6 by their key."""
-  with open(path, "rb") as file:
+  with _mapped(path) as file:
     _, storages = _read_old_header(file)
     values = {}
     for storage in storages:
@@ -163,11 +188,7 @@ def _read_old_values(path: network.Path) -> dict[str, bytes]:
         raise ValueError(
           f"{storage.key} has {number} values, not {storage.size}"
         )
-      # Read to what is there: a false size must not claim memory.
-      left = os.fstat(file.fileno()).st_size - file.tell()
-      values[storage.key] = file.read(
-        min(number * storage.dtype.itemsize, left)
-      )
+      values[storage.key] = file.read(number * storage.dtype.itemsize)
     return values
 
 
@@ -179,19 +200,24 @@ def _bad_file(path: network.Path, error: Exception) -> ConvertError:
   )
 
 
-def _folder(archive: zipfile.ZipFile) -> str:
-  """Returns the folder that all files of the zip are in, as in `netG/`."""
-  ends = "/data.pkl"
-  names = [name for name in archive.namelist() if name.endswith(ends)]
-  if len(names) != 1:
-    raise ValueError(f"{len(names)} files data.pkl in the zip")
-  return names[0].removesuffix("data.pkl")
+@contextlib.contextmanager
+def _archive(path: network.Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
+  """Opens a zip; yields it and the folder that all is in, as in `netG/`."""
+  with zipfile.ZipFile(path) as archive:
+    ends = "/data.pkl"
+    names = [x for x in npz.zip_parts(archive, path) if x.endswith(ends)]
+    if len(names) != 1:
+      raise ValueError(f"{len(names)} files data.pkl in the zip")
+    yield archive, names[0].removesuffix("data.pkl")
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
   """Reads a file of the zip; never more bytes than the zip itself has."""
-  if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+  info = archive.getinfo(name)
+  if info.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f"{name} is compressed, which PyTorch never does")
+  if info.file_size != info.compress_size:
+    raise ValueError(f"{name} has two sizes")
   return archive.read(name)
 
 
@@ -332,7 +358,7 @@ _TAKE = {
 }
 
 
-def _interpret(pickle: bytes | BinaryIO) -> tuple[Any, list[_Storage]]:
+def _interpret(pickle: bytes | mmap.mmap) -> tuple[Any, list[_Storage]]:
   """Reads a pickle; see the module's docstring.
 
   Args:
@@ -342,7 +368,8 @@ def _interpret(pickle: bytes | BinaryIO) -> tuple[Any, list[_Storage]]:
     The object that it describes, and the storages that it names.
   """
   stack, marks, memo, storages = [], [], {}, []
-  for opcode, argument, _ in pickletools.genops(pickle):
+  instructions = pickletools.genops(pickle)
+  for opcode, argument, _ in itertools.islice(instructions, _MAX_INSTRUCTIONS):
     name = opcode.name
     if name in _PUSH:
       stack.append(argument)
@@ -373,4 +400,4 @@ def _interpret(pickle: bytes | BinaryIO) -> tuple[Any, list[_Storage]]:
       return stack.pop(), storages
     elif name != "PROTO":
       raise ValueError(f"the instruction {name}, which is refused")
-  raise ValueError("it has no end")
+  raise ValueError("it has no end, or is longer than any of tensors")

@@ -14,6 +14,9 @@ import numpy as np
 
 from hatebm_jax import errors, npz
 
+# Of moments in a file; the product of larger ones could overflow.
+_TOO_LARGE = 1e100
+
 
 class Moments(NamedTuple):
   """Moments of a set of features, float64.
@@ -106,10 +109,19 @@ def load(path: str | os.PathLike[str], dim: int) -> Moments:
       f"{os.fspath(path)!r}: expected {expected}, found the shapes {mu.shape} "
       f"and {sigma.shape}: statistics of another network."
     )
-  if any(x.dtype.kind not in "fiu" for x in (mu, sigma, count)) or count.ndim:
+  are_numbers = all(x.dtype.kind in "fiu" for x in (mu, sigma))
+  if not are_numbers or not all(
+    (np.abs(x) < _TOO_LARGE).all() for x in (mu, sigma)
+  ):
     raise errors.ConfigError(
       f"{os.fspath(path)!r}: expected {expected}, found something else than "
-      "numbers."
+      f"numbers below {_TOO_LARGE:g}."
+    )
+  # A count as a float is a whole number too.
+  if count.ndim or count.dtype.kind not in "fiu" or not 0 <= count < 2**53:
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected} and, if any, their count: a "
+      f"number of images; found the count {count}."
     )
   return Moments(mu.astype(np.float64), sigma.astype(np.float64), int(count))
 

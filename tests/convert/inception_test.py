@@ -104,3 +104,10 @@ def test_without_weights_the_message_says_where_they_are(tmp_path):
 def test_other_images_are_refused(images):
   with pytest.raises(ValueError, match="expected uint8"):
     inception.features({}, images)
+
+
+def test_keys_that_are_no_names(tmp_path):
+  content = b"}" + pth.number(1) + pth.tensor(1, 0, (1,), (1,)) + b"s"
+  path = pth.write(tmp_path / "x.pth", content, data_0=bytes(4))
+  with pytest.raises(convert.ConvertError, match="of other things"):
+    convert.from_inception(path)

@@ -127,13 +127,13 @@ def rewrite(path, **changes):
           '{"class": "Hat", "attributes": {"widths": ["a"], "num_downs": 1}}'
         )
       },
-      "damaged or foreign",
+      "expected the description",
     ),
     ({"params/head/kernel": None}, r"params/head/kernel \(3, 1\) is missing"),
     ({"params/head/kernel": np.zeros((4, 1), "f4")}, r"expected \(3, 1\)"),
     ({"params/head/kernel": np.zeros((3, 1))}, "not float32"),
     ({"params/head/bias": np.zeros(1, "f4")}, "has no params/head/bias"),
-    ({"params/head/kernel": np.array([{}])}, "not float32"),
+    ({"params/head/kernel": np.array([{}])}, "type object, not numbers"),
   ],
 )
 def test_wrong_content(path, changes, message):
@@ -151,7 +151,40 @@ def test_absurd_size_is_not_allocated(path):
   rewrite(path, **{"params/head/kernel": None})
   with zipfile.ZipFile(path, "a") as archive:
     archive.writestr("params/head/kernel.npy", header.getvalue())
-  with pytest.raises(convert.ConvertError, match=r"expected \(3, 1\)"):
+  with pytest.raises(convert.ConvertError, match="128 bytes for the shape"):
+    convert.load_npz(path)
+
+
+@pytest.mark.parametrize(
+  "description",
+  [
+    "[" * 100_000,
+    '{"class": "Hat", "attributes": {"widths": [2, 3, 3], "num_downs": 9}}',
+    '{"class": "Hat", "attributes": {"widths": [2, 3, 3], "num_downs": 1e9}}',
+    '{"class": "Hat", "attributes": {"widths": [], "num_downs": 0}}',
+    '{"class": "Hat", "attributes": {"widths": 3, "num_downs": true}}',
+    '{"class": "Hat", "attributes": {"widths": [2, 3, 3], "num_downs": 2,'
+    ' "name": "other"}}',
+    json.dumps(
+      {"class": "Hat", "attributes": {"widths": [2] * 999, "num_downs": 2}}
+    ),
+    json.dumps(
+      {"class": "Hat", "attributes": {"widths": [10**30], "num_downs": 1}}
+    ),
+    '{"class": "Decoder", "attributes": {"widths": [2], "out_factor": NaN}}',
+    '{"class": "Decoder", "attributes": {"widths": [2], "channels": 1.5}}',
+  ],
+)
+def test_description_of_no_network(path, description):
+  # Halving 10**9 times, or 999 blocks, would never end.
+  rewrite(path, module=np.array(description))
+  with pytest.raises(convert.ConvertError, match="expected the description"):
+    convert.load_npz(path)
+
+
+def test_kernel_without_axes(path):
+  rewrite(path, **{"params/block_0/conv_0/kernel": np.float32(1)})
+  with pytest.raises(convert.ConvertError, match="4 axes"):
     convert.load_npz(path)
 
 

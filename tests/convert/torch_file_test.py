@@ -2,6 +2,7 @@ import os
 import pickle
 import zipfile
 
+import memory
 import numpy as np
 import pth
 import pytest
@@ -231,3 +232,63 @@ def test_a_pickle_that_is_no_pth(tmp_path):
 def test_missing(tmp_path):
   with pytest.raises(convert.ConvertError, match="No such file"):
     torch_file.load(tmp_path / "x.pth")
+
+
+def test_tensors_that_are_all_of_one_storage(tmp_path):
+  # A thousand times what the file has.
+  tensors = {f"x{i}": pth.tensor(2**14, 0, (2**14,), (1,)) for i in range(1000)}
+  content = pth.dictionary(**tensors)
+  path = pth.write(tmp_path / "x.pth", content, data_0=bytes(2**16))
+  with pytest.raises(convert.ConvertError, match="more than the file has"):
+    read(path)
+
+
+@pytest.mark.parametrize(
+  "instructions, message",
+  [
+    (b"}" * 300_001, "longer than any"),
+    (b"(" * 150_000 + b"}" * 150_000, "longer than any"),
+    (b"X" + b"\xff" * 4, "bytes"),
+    (b"\x8d" + b"\xff" * 7 + b"\x0f", "bytes|maxsize"),
+    (b"\x8b" + b"\xff" * 3 + b"\x7f", "not enough data"),
+    (b"L" + b"9" * 9999 + b"L\n", "limit"),
+  ],
+)
+def test_claims_of_memory(tmp_path, instructions, message):
+  # In a zip, and at the beginning of an old file, which is not read whole.
+  old = tmp_path / "old.pth"
+  old.write_bytes(b"\x80\x02" + instructions)
+  new = pth.write(tmp_path / "new.pth", instructions)
+  for path in (old, new):
+    with (
+      memory.claims_less_than(2e8),
+      pytest.raises(convert.ConvertError, match=message),
+    ):
+      torch_file.load(path)
+
+
+def test_keys_that_would_be_compared_for_ever(tmp_path):
+  # Two towers of pairs: 2**100 comparisons.
+  tower = b")q\x00" + b"h\x00h\x00\x86q\x00" * 100
+  path = pth.write_old(tmp_path / "x.pth", TWO, first=FIRST, second=SECOND)
+  keys = pickle.dumps(["first", "second"], 2)
+  content = path.read_bytes()
+  assert keys in content
+  towers = b"\x80\x02](" + tower + tower + b"e."
+  path.write_bytes(content.replace(keys, towers))
+  with pytest.raises(convert.ConvertError, match="holds no names"):
+    torch_file.load(path)
+
+
+def test_sizes_of_the_zip(tmp_path):
+  path = pth.write(tmp_path / "x.pth", b"}")
+  content = bytearray(path.read_bytes())
+  start = content.index(b"PK\1\2")
+  content[start + 24 : start + 28] = (2**31).to_bytes(4, "little")
+  path.write_bytes(content)
+  with pytest.raises(convert.ConvertError, match="has two sizes"):
+    torch_file.load(path)
+  content[start + 20 : start + 24] = (2**31).to_bytes(4, "little")
+  path.write_bytes(content)
+  with pytest.raises(convert.ConvertError, match="larger than the file"):
+    torch_file.load(path)

@@ -12,6 +12,7 @@ import tiny
 from hatebm_jax import data, lock, train, workdir
 
 
+@pytest.mark.slow
 def test_held_by_a_run_until_its_end_however_it_ends(tmp_path):
   path = tmp_path / "run"
   run = child.start(path, "--config.train.num_steps=100000", num_devices=1)

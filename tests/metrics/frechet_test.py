@@ -52,7 +52,11 @@ def test_saved_moments_come_back(tmp_path):
   [
     ({"mu": np.zeros(3)}, "sigma"),
     ({"mu": np.zeros(2), "sigma": np.eye(2)}, "another network"),
-    ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "allow_pickle"),
+    ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "type object"),
+    ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "numbers below"),
+    ({"mu": np.zeros(3), "sigma": np.full((3, 3), 1e308)}, "numbers below"),
+    ({"mu": np.zeros(3), "sigma": np.eye(3), "count": np.nan}, "count nan"),
+    ({"mu": np.zeros(3), "sigma": np.eye(3), "count": -1}, "count -1"),
   ],
 )
 def test_loading_refuses_other_files(tmp_path, arrays, found):

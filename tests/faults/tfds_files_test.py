@@ -1,0 +1,176 @@
+"""Prepared TensorFlow data sets of strangers."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import default
+from hatebm_jax import data
+
+COUNT = 20
+
+
+@pytest.fixture(scope="module", name="prepared")
+def prepared_data(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("prepared")
+  pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
+  tiny.prepare_tfds(directory, pixels)
+  return directory
+
+
+@pytest.fixture(name="folder")
+def data_folder(prepared, tmp_path):
+  shutil.copytree(prepared, tmp_path / "data")
+  return tmp_path / "data" / "tiny" / "1.0.0"
+
+
+def read(folder, name="tiny", cache_gib=1.0):
+  """Reads all images of the data set in a folder, or streams as many."""
+  config = default.get_config().data
+  config.source, config.image_size = f"tfds:{name}", 4
+  config.data_dir, config.cache_gib = str(folder.parents[1]), cache_gib
+  source = data.open_source(config)
+  if cache_gib:
+    return data.load_all(source)
+  stream = data.batches(source, 2, seed=0)
+  try:
+    return np.concatenate([next(stream) for _ in range(COUNT // 2)])
+  finally:
+    stream.close()
+
+
+def change(file, old, new):
+  text = file.read_text()
+  assert old in text
+  file.write_text(text.replace(old, new))
+
+
+def test_what_is_read(folder):
+  assert len(np.unique(read(folder).reshape(COUNT, -1), axis=0)) == COUNT
+  assert read(folder, cache_gib=0.0).shape == (COUNT, 4, 4, 3)
+
+
+OWN = "tensorflow_datasets.core.features.image_feature.Image"
+EVIL = "planted_module.Image"
+NESTED = {"type": OWN, "content": json.dumps({"feature": {"type": EVIL}})}
+
+
+@pytest.mark.parametrize(
+  "features",
+  [
+    {"pythonClassName": EVIL, "image": {}},
+    {"python_class_name": EVIL, "image": {}},
+    {"type": EVIL, "content": {}},
+    NESTED,
+    {"pythonClassName": OWN, "json": {"json": json.dumps(NESTED)}},
+    {"pythonClassName": "tensorflow_datasets/../planted_module.Image"},
+    {"pythonClassName": "tensorflow_datasets_planted.Image", "image": {}},
+  ],
+)
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+def test_no_module_is_imported(folder, tmp_path, monkeypatch, features, file):
+  (tmp_path / "modules").mkdir()
+  for name in ("planted_module", "tensorflow_datasets_planted"):
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
+    (tmp_path / "modules" / f"{name}.py").write_text(code)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+  monkeypatch.syspath_prepend(tmp_path / "modules")
+  content = json.loads((folder / file).read_text())
+  inner = {"features": {"image": features}}
+  content["featuresDict" if file == "features.json" else "features"] = inner
+  (folder / file).write_text(json.dumps(content))
+  with pytest.raises(data.DataError, match="asks for the class"):
+    read(folder)
+  assert not (tmp_path / "ran").exists()
+  assert not {"planted_module", "tensorflow_datasets_planted"} & {*sys.modules}
+
+
+def test_tfds_would_have_imported_it(folder, tmp_path, monkeypatch):
+  import tensorflow_datasets as tfds
+
+  code = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
+  (tmp_path / "planted_module.py").write_text(code)
+  monkeypatch.syspath_prepend(tmp_path)
+  change(folder / "features.json", OWN, EVIL)
+  with pytest.raises(ValueError, match="Unrecognized FeatureConnector"):
+    tfds.builder("tiny", data_dir=str(folder.parents[1]))
+  assert (tmp_path / "ran").exists()
+  monkeypatch.delitem(sys.modules, "planted_module")
+
+
+@pytest.mark.parametrize(
+  "name", ["huggingface:tiny", "kaggle:tiny", "some-one:tiny/x:1.0.0"]
+)
+def test_namespaces_are_refused(folder, name):
+  with pytest.raises(data.DataError, match="has a namespace"):
+    read(folder, name)
+
+
+def test_a_default_config_elsewhere(folder):
+  metadata = folder.parents[0] / ".config" / "metadata.json"
+  metadata.parent.mkdir()
+  metadata.write_text('{"default_config_name": "../../elsewhere"}')
+  with pytest.raises(data.DataError, match="which is none"):
+    read(folder)
+
+
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize(
+  "content",
+  ["", "{", "[]", "7", "null", "{}", '{"a": 1}', "[" * 100_000, "\udcff"],
+)
+def test_mangled_json(folder, file, content):
+  (folder / file).write_bytes(content.encode(errors="surrogateescape"))
+  with pytest.raises(data.DataError, match="tiny"):
+    read(folder)
+
+
+@pytest.mark.parametrize(
+  "old, new, message",
+  [
+    (f'"{COUNT}"', '"9999999999999999"', "expected files"),
+    (f'"{COUNT}"', '"-1"', "expected files|cannot be opened"),
+    (f'"{COUNT}"', f'"{COUNT + 1}"', "Cannot read an image"),
+    ("{DATASET}-", "../{DATASET}-", "missing|expected files"),
+    ("{DATASET}-", "/etc/{DATASET}-", "missing|expected files"),
+    ('"train"', '"../train"', "cannot be opened|no train images"),
+    ('"name": "tiny"', '"name": "other"', "missing|cannot be opened"),
+  ],
+)
+def test_lies_of_the_info(folder, old, new, message):
+  change(folder / "dataset_info.json", old, new)
+  with pytest.raises(data.DataError, match=message):
+    read(folder)
+
+
+def test_shards_elsewhere(folder):
+  # There, it could be read.
+  (shard,) = folder.glob("*.tfrecord*")
+  shard.rename(folder.parent / shard.name)
+  change(folder / "dataset_info.json", "{DATASET}-", "../{DATASET}-")
+  with pytest.raises(data.DataError, match="expected files in"):
+    read(folder)
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+@pytest.mark.parametrize("place", [0, 9, 30, -30, -1])
+def test_a_flipped_byte_names_the_data_set(folder, place, cache_gib):
+  (shard,) = folder.glob("*.tfrecord*")
+  content = bytearray(shard.read_bytes())
+  content[place] ^= 1
+  shard.write_bytes(content)
+  with pytest.raises(data.DataError, match=r"tfds:tiny, split train.*DataLoss"):
+    read(folder, cache_gib=cache_gib)
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+@pytest.mark.parametrize("size", [0, 5, 200])
+def test_a_shard_that_was_cut(folder, size, cache_gib):
+  (shard,) = folder.glob("*.tfrecord*")
+  shard.write_bytes(shard.read_bytes()[:size])
+  with pytest.raises(data.DataError, match="tfds:tiny, split train"):
+    read(folder, cache_gib=cache_gib)
