@@ -1,9 +1,9 @@
 """Checkpoints of a run's state: the only file that imports orbax.
 
-A checkpoint is written beside its final name, with the SHA-256 of each of its
-files, and renamed: a run that is killed while it writes leaves the older ones
-whole. One whose files no longer have their checksums is broken; it is never
-read, and never deleted.
+A checkpoint is written beside its final name, with a note and the SHA-256 of
+each of its files, and renamed: a run that is killed while it writes leaves the
+older ones whole. One whose files no longer have their checksums is broken; it
+is never read, and never deleted.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 _CHECKSUMS = "checksums.json"
+_NOTE = "note.json"
 _ITEM = "default"  # orbax's name of the one item of a checkpoint
 _BROKEN = "broken_checkpoints"
 _ASIDE_SECONDS = 2.0
@@ -34,19 +35,34 @@ class CheckpointError(ValueError):
 
 
 class _Handler(ocp.StandardCheckpointHandler):
-  """Writes checksums last of all, before a checkpoint gets its name."""
+  """Writes a note and checksums, before a checkpoint gets its name.
+
+  Attributes:
+    note: of the checkpoint that is being written. Orbax ends one write before
+      the next one starts.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self.note: dict[str, Any] = {}
 
   def finalize(self, directory) -> None:
     """Called by orbax, on one process, when all files are written."""
     super().finalize(directory)
     folder = pathlib.Path(directory)
+    _write_synced(folder / _NOTE, self.note)
     sums = {
       str(file.relative_to(folder)): _checksum(file) for file in _files(folder)
     }
-    with (folder / _CHECKSUMS).open("w") as file:
-      file.write(json.dumps(sums, indent=1) + "\n")
-      file.flush()
-      os.fsync(file.fileno())
+    _write_synced(folder / _CHECKSUMS, sums)
+
+
+def _write_synced(path: pathlib.Path, content: Any) -> None:
+  """Writes JSON that is on disk when this returns."""
+  with path.open("w") as file:
+    file.write(json.dumps(content, indent=1) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -276,10 +292,10 @@ class Checkpoints:
       create=not read_only,
       read_only=read_only,
     )
-    handler = _Handler()
+    self._handler = _Handler()
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for args in (ocp.args.StandardSave, ocp.args.StandardRestore):
-      registry.add(_ITEM, args, handler)
+      registry.add(_ITEM, args, self._handler)
     self._manager = ocp.CheckpointManager(
       self.path, options=options, handler_registry=registry
     )
@@ -330,15 +346,27 @@ class Checkpoints:
         self._manager.delete(later)
     return self._manager.latest_step() or 0
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
     """Starts to save `state` after training step `step`; does not wait.
+
+    Args:
+      step: that the state has taken.
+      state: arrays.
+      note: JSON that is kept with it.
 
     Raises:
       CheckpointError: if the checkpoint before this one could not be written.
     """
     with self._writing():
       if step != self._manager.latest_step():
+        self._manager.wait_until_finished()
+        self._handler.note = note
         self._manager.save(step, args=ocp.args.StandardSave(state))
+
+  def note(self, step: int) -> dict[str, Any]:
+    """Returns the note of the checkpoint of a step; older ones have none."""
+    file = self.path / str(step) / _ITEM / _NOTE
+    return json.loads(file.read_text()) if file.exists() else {}
 
   def restore(self, step: int, abstract_state: Any) -> Any:
     """Restores the checkpoint of a step.

@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +33,13 @@ class RunLog:
   Values stay on the device until `write`: a step never waits for its metrics.
   """
 
-  def __init__(self, workdir: pathlib.Path, first_step: int, active: bool):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    first_step: int,
+    active: bool,
+    unwritten: dict[str, Any] | None = None,
+  ):
     """Opens the log.
 
     Args:
@@ -40,11 +47,19 @@ class RunLog:
       first_step: training steps already taken; later lines, of a run that was
         killed after its last checkpoint, are dropped.
       active: whether this process writes (one of several does).
+      unwritten: from `unwritten` of the run that took these steps.
     """
     self._workdir = workdir
     self._active = active
     self._pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     self._noted: dict[str, float] = {}
+    if unwritten:
+      metrics = {
+        name: np.asarray(values, np.float32)
+        for name, values in unwritten["metrics"].items()
+      }
+      self._pending.append((np.asarray(unwritten["steps"]), metrics))
+      self._noted = unwritten["noted"]
     self._step = first_step
     self._wait = 0.0
     self._time = time.perf_counter()
@@ -73,20 +88,36 @@ class RunLog:
     """Notes what is measured now and then, for the next line written."""
     self._noted |= metrics
 
+  def _fetch(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns the steps since the last `write`, and their metrics."""
+    pending = jax.device_get(self._pending)
+    steps = np.concatenate([steps for steps, _ in pending])
+    metrics = {
+      name: np.concatenate([values[name] for _, values in pending])
+      for name in pending[0][1]
+    }
+    return steps, metrics
+
+  def unwritten(self) -> dict[str, Any]:
+    """Returns, as JSON, what a log that goes on from here starts with."""
+    if not self._pending:
+      return {}
+    steps, metrics = self._fetch()
+    return {
+      "steps": steps.tolist(),
+      "metrics": {name: values.tolist() for name, values in metrics.items()},
+      "noted": self._noted,
+    }
+
   def check(self) -> dict[str, float]:
     """Returns the means over the steps noted since the last `write`.
 
     Raises:
       NonFiniteError: names the first step and metric that is not finite.
     """
-    pending = jax.device_get(self._pending)
-    if not pending:
+    if not self._pending:
       return {}
-    steps = np.concatenate([steps for steps, _ in pending])
-    metrics = {
-      name: np.concatenate([values[name] for _, values in pending])
-      for name in pending[0][1]
-    }
+    steps, metrics = self._fetch()
     bad = {name: ~np.isfinite(values) for name, values in metrics.items()}
     for i in np.flatnonzero(np.any(list(bad.values()), 0))[:1]:
       name = next(name for name in bad if bad[name][i])

@@ -153,7 +153,8 @@ def _train(
   if writes:
     _describe(setting, state, first_step)
   with contextlib.ExitStack() as stack:
-    log = logs.RunLog(path, first_step, writes)
+    unwritten = setting.saved.note(first_step) if first_step else None
+    log = logs.RunLog(path, first_step, writes, unwritten)
     stack.enter_context(contextlib.closing(log))
     run = _Run(
       **vars(setting),
@@ -397,7 +398,7 @@ def _loop(
       due = due and (run.watch.is_well or options.on_divergence == "warn")
       if due or stop or last:
         _check(run)
-        run.saved.save(step, state)
+        run.saved.save(step, state, run.log.unwritten())
         saved_at = time.monotonic()
       if stop and not last:
         print(

@@ -49,7 +49,7 @@ def run(settings, num_devices, num_steps, path=None, save=None):
       first + 1 + np.arange(num_steps),
     )
     if save:
-      saved.save(first + num_steps, state)
+      saved.save(first + num_steps, state, {})
   return state, jax.device_get(metrics)
 
 

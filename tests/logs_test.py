@@ -44,6 +44,26 @@ def test_what_is_noted_stands_in_the_next_line(tmp_path, capsys):
   assert "a loss +1" in capsys.readouterr().out
 
 
+def test_what_is_not_yet_written_can_be_taken_along(tmp_path):
+  gaps = np.array([0.1, 0.7, 1.9], np.float32)
+
+  def add(log, index):
+    log.add(np.array([index + 1]), {"gap": jnp.array(gaps[index, None])}, 0.0)
+
+  log = logs.RunLog(tmp_path, 0, active=False)
+  assert log.unwritten() == {}
+  add(log, 0)
+  log.note({"test_loss": 5.0})
+  add(log, 1)
+  unwritten = json.loads(json.dumps(log.unwritten()))
+  assert unwritten["steps"] == [1, 2] and unwritten["noted"]["test_loss"] == 5
+  log = logs.RunLog(tmp_path, 2, active=False, unwritten=unwritten)
+  add(log, 2)
+  means = log.write(3, num_steps=3)
+  assert means["gap"] == float(gaps.mean()) and means["test_loss"] == 5.0
+  assert log.unwritten() == {}
+
+
 def test_the_first_bad_step_and_metric_are_named(tmp_path):
   log = logs.RunLog(tmp_path, 0, active=False)
   log.add(np.array([1]), {"gap": jnp.ones(1), "loss": jnp.ones(1)}, 0.0)

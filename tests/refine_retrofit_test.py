@@ -330,7 +330,7 @@ def test_a_generator_may_close_over_its_parameters(tmp_path):
   objective = objectives.make(config, mesh, own(False))
   with checkpoint.Checkpoints(tmp_path) as saved:
     state, _ = train.restore_or_init(config, objective, mesh, saved)
-    saved.save(1, state)
+    saved.save(1, state, {})
   chex.assert_trees_all_equal(state_of(config, tmp_path, own(False)), state)
 
 

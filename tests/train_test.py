@@ -1,6 +1,7 @@
 """The loop: exact resume, stopping, divergence; what it leaves behind."""
 
 import json
+import shutil
 
 import chex
 import child
@@ -62,6 +63,20 @@ def test_resume_is_exact(uninterrupted, tmp_path):
     a, b = json.loads(a), json.loads(b)
     for name in ("step", "hat_loss", "generator_loss", "drift_norm_y"):
       assert a[name] == b[name]
+
+
+def test_a_line_of_the_log_outlives_a_kill_between_two_lines(tmp_path):
+  config = tiny.config(train__num_steps=6, train__log_every=3)
+  train.train(config, tmp_path)
+  whole = workdir.read_metrics(tmp_path)
+  # As if killed while it saved step 6: the checkpoint of step 4 is after a
+  # third of what the second line is the mean of.
+  shutil.rmtree(tmp_path / "checkpoints" / "6")
+  train.train(config, tmp_path)
+  lines = workdir.read_metrics(tmp_path)
+  for line in (*whole, *lines):
+    del line["steps_per_second"], line["input_wait_fraction"]
+  assert [line["step"] for line in lines] == [3, 6] and lines == whole
 
 
 def test_steps_are_grouped_into_dispatches():

@@ -26,7 +26,7 @@ def plant(config, path, value):
     kernel = params["head"]["kernel"].at[0, 0].set(value)
     params = {**params, "head": {**params["head"], "kernel": kernel}}
     hat = state.hat._replace(params=params)
-    saved.save(step + 1, state._replace(hat=hat))
+    saved.save(step + 1, state._replace(hat=hat), {})
   return step + 1
 
 
