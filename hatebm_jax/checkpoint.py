@@ -23,6 +23,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
+from hatebm_jax import workdir as workdir_lib
+
 _CHECKSUMS = "checksums.json"
 _NOTE = "note.json"
 _ITEM = "default"  # orbax's name of the one item of a checkpoint
@@ -364,9 +366,19 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def note(self, step: int) -> dict[str, Any]:
-    """Returns the note of the checkpoint of a step; older ones have none."""
+    """Returns the note of a checkpoint; those of older versions have none.
+
+    Args:
+      step: as in `restore`.
+
+    Raises:
+      WorkdirError: if it is not a JSON object.
+    """
     file = self.path / str(step) / _ITEM / _NOTE
-    return json.loads(file.read_text()) if file.exists() else {}
+    if not file.exists():
+      return {}
+    advice = "Move the checkpoint away: the run goes on from the one before it."
+    return workdir_lib.read_json(file, advice, dict)
 
   def restore(self, step: int, abstract_state: Any) -> Any:
     """Restores the checkpoint of a step.

@@ -48,18 +48,16 @@ class RunLog:
         killed after its last checkpoint, are dropped.
       active: whether this process writes (one of several does).
       unwritten: from `unwritten` of the run that took these steps.
+
+    Raises:
+      WorkdirError: if that is not what `unwritten` returns.
     """
     self._workdir = workdir
     self._active = active
     self._pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     self._noted: dict[str, float] = {}
     if unwritten:
-      metrics = {
-        name: np.asarray(values, np.float32)
-        for name, values in unwritten["metrics"].items()
-      }
-      self._pending.append((np.asarray(unwritten["steps"]), metrics))
-      self._noted = unwritten["noted"]
+      self._take_up(unwritten)
     self._step = first_step
     self._wait = 0.0
     self._time = time.perf_counter()
@@ -81,6 +79,8 @@ class RunLog:
       metrics: of each step, `[n]`.
       wait: seconds that the steps waited for their batches.
     """
+    if self._pending and self._pending[0][1].keys() != metrics.keys():
+      self._pending = []  # Of an earlier version, with other metrics.
     self._pending.append((steps, metrics))
     self._wait += wait
 
@@ -103,11 +103,27 @@ class RunLog:
     if not self._pending:
       return {}
     steps, metrics = self._fetch()
-    return {
-      "steps": steps.tolist(),
-      "metrics": {name: values.tolist() for name, values in metrics.items()},
-      "noted": self._noted,
+    columns = {"step": steps, **metrics}
+    rows = zip(*(x.tolist() for x in columns.values()), strict=True)
+    lines = [dict(zip(columns, row, strict=True)) for row in rows]
+    return {"lines": lines, "noted": self._noted}
+
+  def _take_up(self, unwritten: dict[str, Any]) -> None:
+    """Starts with what `unwritten` of another log returned."""
+    if not _is_unwritten(unwritten):
+      raise workdir_lib.WorkdirError(
+        f"{self._workdir}: the note of the newest checkpoint is not what a run "
+        "writes. Move that checkpoint away: the run goes on from the one "
+        "before it."
+      )
+    lines = unwritten["lines"]
+    columns = {
+      name: np.asarray([line[name] for line in lines], np.float32)
+      for name in lines[0]
+      if name != "step"
     }
+    self._pending = [(np.asarray([line["step"] for line in lines]), columns)]
+    self._noted = unwritten["noted"]
 
   def check(self) -> dict[str, float]:
     """Returns the means over the steps noted since the last `write`.
@@ -179,6 +195,18 @@ class RunLog:
     if self._active:
       with _tensorboard_errors():
         self._tensorboard.close()
+
+
+def _is_unwritten(x: dict[str, Any]) -> bool:
+  """Whether JSON is what `RunLog.unwritten` returns, and not empty."""
+  lines, noted = x.get("lines"), x.get("noted")
+  return (
+    isinstance(lines, list)
+    and all(map(workdir_lib.is_metrics, lines))
+    and len({frozenset(line) for line in lines}) == 1
+    and isinstance(noted, dict)
+    and workdir_lib.is_metrics({"step": 0, **noted})
+  )
 
 
 def _as_arrays(

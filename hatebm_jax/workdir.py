@@ -168,13 +168,24 @@ def read_metrics(
   for text in file.read_bytes().splitlines() if file.exists() else ():
     with contextlib.suppress(RecursionError, ValueError):
       lines.append(json.loads(text))
-  lines = filter(_is_metrics, lines)
+  lines = filter(is_metrics, lines)
   return [x for x in lines if last_step is None or x["step"] <= last_step]
 
 
 def is_step(x: Any) -> bool:
   """Whether a value of a JSON file can be a training step."""
   return type(x) is int and 0 <= x <= _MAX_STEP
+
+
+def is_metrics(line: Any) -> bool:
+  """Whether JSON is a line of metrics.jsonl: a step and numbers."""
+  if not isinstance(line, dict) or not is_step(line.get("step")):
+    return False
+  # NaN passes both comparisons.
+  return all(
+    type(x) in (int, float) and (not abs(x) > _MAX_VALUE or abs(x) == math.inf)
+    for x in line.values()
+  )
 
 
 def run_config(
@@ -206,17 +217,6 @@ def _is_value(x: Any, max_depth: int = 2) -> bool:
   if isinstance(x, list):
     return max_depth > 0 and all(_is_value(y, max_depth - 1) for y in x)
   return not isinstance(x, dict)
-
-
-def _is_metrics(line: Any) -> bool:
-  """Whether a line of metrics.jsonl is a step and numbers."""
-  if not isinstance(line, dict) or not is_step(line.get("step")):
-    return False
-  # NaN passes both comparisons.
-  return all(
-    type(x) in (int, float) and (not abs(x) > _MAX_VALUE or abs(x) == math.inf)
-    for x in line.values()
-  )
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hatebm_jax import logs
+from hatebm_jax import logs, workdir
 
 
 def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
@@ -56,12 +56,42 @@ def test_what_is_not_yet_written_can_be_taken_along(tmp_path):
   log.note({"test_loss": 5.0})
   add(log, 1)
   unwritten = json.loads(json.dumps(log.unwritten()))
-  assert unwritten["steps"] == [1, 2] and unwritten["noted"]["test_loss"] == 5
+  assert unwritten == {
+    "lines": [
+      {"step": 1, "gap": float(gaps[0])},
+      {"step": 2, "gap": float(gaps[1])},
+    ],
+    "noted": {"test_loss": 5.0},
+  }
   log = logs.RunLog(tmp_path, 2, active=False, unwritten=unwritten)
   add(log, 2)
   means = log.write(3, num_steps=3)
   assert means["gap"] == float(gaps.mean()) and means["test_loss"] == 5.0
   assert log.unwritten() == {}
+
+
+def test_what_another_version_left_unwritten_is_left_out(tmp_path):
+  unwritten = {"lines": [{"step": 1, "old": 0.5}], "noted": {}}
+  log = logs.RunLog(tmp_path, 1, active=False, unwritten=unwritten)
+  log.add(np.array([2]), {"gap": jnp.ones(1)}, 0.0)
+  assert log.check() == {"gap": 1.0}
+
+
+@pytest.mark.parametrize(
+  "unwritten",
+  [
+    {"lines": []},
+    {"lines": [], "noted": {}},
+    {"lines": [{"gap": 0.5}], "noted": {}},
+    {"lines": [{"step": 1, "gap": "x"}], "noted": {}},
+    {"lines": [{"step": 1}, {"step": 2, "gap": 0.5}], "noted": {}},
+    {"lines": [{"step": 1, "gap": 0.5}], "noted": {"test_loss": []}},
+    {"lines": [{"step": 1, "gap": 0.5}], "noted": None},
+  ],
+)
+def test_a_note_that_no_run_writes_is_refused(tmp_path, unwritten):
+  with pytest.raises(workdir.WorkdirError, match="Move that checkpoint away"):
+    logs.RunLog(tmp_path, 1, active=False, unwritten=unwritten)
 
 
 def test_the_first_bad_step_and_metric_are_named(tmp_path):

@@ -8,6 +8,7 @@ The short runs repeat themselves; `-m slow` looks further, at random.
 
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import memory
 import numpy as np
 import pth
@@ -28,10 +30,12 @@ from hypothesis import strategies as st
 
 from configs import default
 from hatebm_jax import (
+  checkpoint,
   convert,
   data,
   divergence,
   errors,
+  logs,
   npz,
   report,
   workdir,
@@ -42,6 +46,7 @@ from hatebm_jax.models.hat import Hat
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 OURS = (
+  checkpoint.CheckpointError,
   convert.ConvertError,
   data.DataError,
   errors.ConfigError,
@@ -707,6 +712,78 @@ def test_report(tmp_path, count):
     assert result.isascii() and "<script" not in result
 
   assert min(fuzz(count, RUNS, read, check).values())
+
+
+# Checkpoints.
+
+ARRAYS = {
+  "hat": {"kernel": np.arange(600, dtype=np.float32).reshape(20, 30)},
+  "step": np.full((3,), 7, np.int32),
+}
+NOTE = {"lines": [{"step": 1, "gap": 0.5}], "noted": {"test_loss": 2.5}}
+
+
+@pytest.fixture(scope="module", name="saved_run")
+def run_with_a_checkpoint(tmp_path_factory):
+  path = tmp_path_factory.mktemp("saved")
+  with checkpoint.Checkpoints(path) as saved:
+    saved.save(1, jax.tree.map(jnp.asarray, ARRAYS), NOTE)
+  folder = path / "checkpoints" / "1" / "default"
+  files = sorted(x for x in folder.rglob("*") if x.is_file())
+  return path, folder, {file: file.read_bytes() for file in files}
+
+
+def write_checkpoint(folder, files):
+  """Writes a checkpoint's files, and their checksums."""
+  for file, content in files.items():
+    file.write_bytes(content)
+  sums = {
+    str(file.relative_to(folder)): hashlib.sha256(content).hexdigest()
+    for file, content in files.items()
+    if file.name != "checksums.json"
+  }
+  (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def read_checkpoint(path):
+  """Reads a checkpoint as a run, and as the source of a part."""
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), ARRAYS
+  )
+  with checkpoint.Checkpoints(path, read_only=True) as saved:
+    step = saved.newest_whole()
+    state = saved.restore(step, abstract)
+    unwritten = saved.note(step)
+  logs.RunLog(path, 1, active=False, unwritten=unwritten)
+  part = checkpoint.restore_part(path, {"hat": abstract["hat"]})
+  return state, part
+
+
+@counts(60, 3_000)
+def test_checkpoints(saved_run, count):
+  # The checksums are right again: what they protect is damaged too.
+  path, folder, files = saved_run
+
+  def read(drawn):
+    which, edits, changes = drawn
+    file = list(files)[which % len(files)]
+    content = files[file]
+    if (edits and file.suffix == ".json") or file.name == "_METADATA":
+      content = json.dumps(edited(json.loads(content), edits)).encode()
+    write_checkpoint(folder, {**files, file: changed(content, changes)})
+    return read_checkpoint(path)
+
+  def check(drawn, result):
+    del drawn
+    state, part = result
+    assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, ARRAYS)
+    np.testing.assert_array_equal(part["hat"]["kernel"], state["hat"]["kernel"])
+
+  edits = st.lists(EDITS, max_size=1).map(lambda x: x[0] if x else [])
+  changes = st.lists(CHANGES, max_size=1).map(lambda x: x[0] if x else [])
+  drawn = st.tuples(st.integers(0, 30), edits, changes)
+  assert min(fuzz(count, drawn, read, check).values())
 
 
 # TensorFlow data sets.
