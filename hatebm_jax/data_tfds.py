@@ -11,7 +11,9 @@ refused before it sees them.
 import difflib
 import itertools
 import json
+import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -30,6 +32,11 @@ from hatebm_jax.data_sources import (
 
 # Encoded images: about 0.9 GB of ImageNet.
 _SHUFFLE_BUFFER = 8192
+# Up to so many bytes, the records of local files are looked over when a data
+# set is opened: all of CelebA, not ImageNet.
+_LOOKED_OVER = 2**32
+# A record has its length and a CRC before it, and another CRC behind it.
+_LENGTH, _BEFORE, _BEHIND = struct.Struct("<Q"), 12, 4
 # Fields of features.json and dataset_info.json that name a class to import.
 _CLASS_FIELDS = ("type", "pythonClassName", "python_class_name")
 _OWN_CLASS = re.compile(r"tensorflow_datasets(\.\w+)+")
@@ -228,6 +235,32 @@ def _check_shards(name: str, builder: Any, split: str) -> None:
       f"to {sum(sizes)} images, found "
       f"{elsewhere[0] if elsewhere else info.num_examples}. Prepare the data "
       "set again"
+    )
+  if (
+    sum(sizes) <= _LOOKED_OVER and builder.info.file_format.value == "tfrecord"
+  ):
+    for file in files:
+      _check_records(name, split, os.fspath(file))
+
+
+def _check_records(name: str, split: str, file: str) -> None:
+  """Checks that no record claims more bytes than its file has.
+
+  TensorFlow claims the memory first, and its process ends where there is less.
+  """
+  if "://" in file:  # In a bucket, a look at each record takes too long.
+    return
+  with open(file, "rb") as opened:
+    at, end = 0, os.fstat(opened.fileno()).st_size
+    while at < end:
+      before = os.pread(opened.fileno(), _BEFORE, at).ljust(_BEFORE, b"\xff")
+      (length,) = _LENGTH.unpack_from(before)
+      at += _BEFORE + length + _BEHIND
+  if at > end:
+    raise DataError(
+      f"tfds:{name}, split {split}: expected whole records, found {file} cut "
+      f"or damaged: its last record ends {at - end} bytes beyond its end. "
+      "Prepare the data set again"
     )
 
 

@@ -10,6 +10,7 @@ import tiny
 
 from configs import default
 from hatebm_jax import data
+from hatebm_jax.convert import crc32c
 
 COUNT = 20
 
@@ -163,7 +164,10 @@ def test_a_flipped_byte_names_the_data_set(folder, place, cache_gib):
   content = bytearray(shard.read_bytes())
   content[place] ^= 1
   shard.write_bytes(content)
-  with pytest.raises(data.DataError, match=r"tfds:tiny, split train.*DataLoss"):
+  found = (
+    "cut or damaged" if place == 0 else "DataLoss"
+  )  # The length, or a CRC.
+  with pytest.raises(data.DataError, match=f"tfds:tiny, split train.*{found}"):
     read(folder, cache_gib=cache_gib)
 
 
@@ -173,4 +177,19 @@ def test_a_shard_that_was_cut(folder, size, cache_gib):
   (shard,) = folder.glob("*.tfrecord*")
   shard.write_bytes(shard.read_bytes()[:size])
   with pytest.raises(data.DataError, match="tfds:tiny, split train"):
+    read(folder, cache_gib=cache_gib)
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+@pytest.mark.parametrize("length", [2**20, 2**40, 2**63, 2**64 - 17])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_record_that_claims_memory(folder, length, place, cache_gib):
+  # With the right checksum, TensorFlow would believe it.
+  (shard,) = folder.glob("*.tfrecord*")
+  claim = length.to_bytes(8, "little")
+  checksum = crc32c.masked(np.frombuffer(claim, np.uint8))
+  record = claim + checksum.to_bytes(4, "little") + b"a few bytes"
+  content = shard.read_bytes()
+  shard.write_bytes(record + content if place == "first" else content + record)
+  with pytest.raises(data.DataError, match="cut or damaged"):
     read(folder, cache_gib=cache_gib)
