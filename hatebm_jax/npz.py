@@ -24,7 +24,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from hatebm_jax import errors
+from hatebm_jax import errors, workdir
 
 # What zipfile and NumPy raise of damaged and foreign files.
 _READ_ERRORS = (
@@ -60,9 +60,7 @@ def save(file: pathlib.Path, **arrays: np.ndarray) -> None:
   """Writes an npz whole or not at all."""
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
-  partial = file.with_name(file.name + ".partial")
-  partial.write_bytes(buffer.getvalue())
-  os.replace(partial, file)
+  workdir.write_atomic(file, buffer.getvalue())
 
 
 def read(

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import ml_collections
@@ -54,16 +53,19 @@ class WorkdirError(ValueError):
   """The workdir does not hold what the command needs."""
 
 
-def write_atomic(path: pathlib.Path, text: str) -> None:
+def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
   """Writes a file whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.NamedTemporaryFile(
-    "w", dir=path.parent, prefix=path.name, delete=False
-  ) as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(file.name, path)
+  partial = path.with_name(f"{path.name}.partial")
+  try:
+    with partial.open("wb") as file:
+      file.write(content.encode() if isinstance(content, str) else content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    partial.unlink(missing_ok=True)  # Of a full disk, what it has is needed.
+    raise
 
 
 def claim(

@@ -5,12 +5,11 @@ network under `module` as JSON: `{"class": ..., "attributes": {...}}`. There are
 no pickles.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
-import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,15 +59,8 @@ def save_npz(
   arrays = {
     name: np.asarray(x) for name, x in network.flatten(variables).items()
   }
-  part = f"{os.fspath(path)}.{os.getpid()}.part"
-  try:
-    with open(part, "wb") as file:
-      np.savez(file, module=np.array(json.dumps(description)), **arrays)
-    os.replace(part, path)
-  except BaseException:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(part)
-    raise
+  description = np.array(json.dumps(description))
+  npz.save(pathlib.Path(path), module=description, **arrays)
 
 
 def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:

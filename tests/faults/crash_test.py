@@ -129,7 +129,18 @@ def test_thirty_kills(tmp_path):
     where, saving = kill_somewhere(run, path, generator)
     record.append((where, saving, last_step(path)))
   assert last_step(path) < num_steps
+  # Trained, about to write samples, and evaluating.
+  written = path / "samples" / f"{num_steps:08d}_raw.npz"
+  trained = path / "checkpoints" / str(num_steps)
+  for sign in (trained, written.parent, written):
+    assert not sign.exists()
+    run = start(path, num_steps)
+    child.wait_for(run, sign.exists)
+    run.kill()
+    child.finish(run, -signal.SIGKILL)
+  assert not (path / "evaluation.json").exists()
   child.finish(start(path, num_steps))
+  assert (path / "evaluation.json").exists()
   assert_same(path, whole, num_steps)
   assert not (path / "broken_checkpoints").exists()
   print(f"{kills} kills, seed {seed} (where, while saving, step): {record}")
