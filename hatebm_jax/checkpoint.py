@@ -236,9 +236,11 @@ def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
     ) as manager,
   ):
     expected = _shapes(abstract)
-    found = _shapes(manager.item_metadata(step).tree)
+    stored = manager.item_metadata(step).tree
+    found = _shapes(stored)
     found = {name: found[name] for name in expected if name in found}
     _check_shapes(folder / str(step), expected, found)
+    _check_chunks(folder / str(step), stored)
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
       abstract,
@@ -250,9 +252,13 @@ def restore_part(workdir: pathlib.Path, abstract: Any) -> Any:
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   return {
-    jax.tree_util.keystr(keys, simple=True, separator="/"): tuple(leaf.shape)
+    _name(keys): tuple(leaf.shape)
     for keys, leaf in jax.tree.leaves_with_path(tree)
   }
+
+
+def _name(keys: tuple[Any, ...]) -> str:
+  return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def _check_shapes(
@@ -268,6 +274,25 @@ def _check_shapes(
         f"{found.get(name, '(there is none)')}, expected "
         f"{expected.get(name, 'none')}. Use the --workdir and the config that "
         "belong together."
+      )
+
+
+def _check_chunks(path: pathlib.Path, stored: Any) -> None:
+  """Raises a CheckpointError at an array that is stored in too large chunks.
+
+  A chunk is read as a whole: packed, one of few bytes could fill the memory.
+
+  Args:
+    path: of the checkpoint.
+    stored: orbax's metadata of its arrays.
+  """
+  for keys, leaf in jax.tree.leaves_with_path(stored):
+    chunk = leaf.storage.chunk_shape
+    if any(a > max(b, 1) for a, b in zip(chunk, leaf.shape, strict=True)):
+      raise CheckpointError(
+        f"{path}: expected {_name(keys)} in chunks of at most "
+        f"its shape {leaf.shape}, found {chunk}. Use a checkpoint that a run "
+        "has written."
       )
 
 
@@ -395,8 +420,9 @@ class Checkpoints:
       f"The checkpoint {path} could not be restored",
       "Move it away: the run goes on from the one before it.",
     ):
-      found = _shapes(self._manager.item_metadata(step).tree)
-      _check_shapes(path, _shapes(abstract_state), found)
+      stored = self._manager.item_metadata(step).tree
+      _check_shapes(path, _shapes(abstract_state), _shapes(stored))
+      _check_chunks(path, stored)
       args = ocp.args.StandardRestore(abstract_state)
       return self._manager.restore(step, args=args)
 

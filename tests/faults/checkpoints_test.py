@@ -7,6 +7,7 @@ import subprocess
 import child
 import numpy as np
 import pytest
+import tensorstore
 import tiny
 
 from hatebm_jax import checkpoint, objectives, sample, sharding, train, workdir
@@ -180,6 +181,29 @@ def test_checkpoints_of_another_network_are_refused(run, tmp_path):
       use(tiny.config(), run)
   with pytest.raises(workdir.WorkdirError, match=r"config\.model\.width=8"):
     train.train(config, run)
+
+
+def test_chunks_larger_than_their_array_are_refused(run):
+  # A packed chunk of zeros is small, and fills the memory when it is read.
+  folder = run / "checkpoints" / "4" / "default"
+  database = {"driver": "ocdbt", "base": f"file://{folder}/"}
+  store = tensorstore.KvStore.open(database).result()
+  key = b"hat.params.head.kernel/.zarray"
+  metadata = json.loads(store.read(key).result().value)
+  metadata["chunks"] = [2**20, 2**20]
+  store.write(key, json.dumps(metadata)).result()
+  (folder / "checksums.json").write_text(
+    json.dumps(
+      {
+        str(file.relative_to(folder)): checkpoint._checksum(file)
+        for file in files(folder.parent)
+        if file.name != "checksums.json"
+      }
+    )
+  )
+  message = r"hat/params/head/kernel in chunks of at most its shape \(8, 1\)"
+  with pytest.raises(checkpoint.CheckpointError, match=message):
+    sample.restore(tiny.config(), run)
 
 
 FILE_LIMIT = 60_000  # bytes; the largest file of a checkpoint has more

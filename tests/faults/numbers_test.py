@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -67,6 +68,24 @@ def test_parameters_with_rollback(tmp_path, capsys):
   assert last["step"] == planted + 3
   assert all(np.isfinite(value) for value in last.values())
   assert note(tmp_path)["step"] == planted + 1
+
+
+def test_data(tmp_path, monkeypatch):
+  # The readers give uint8, which cannot hold it: planted where they are scaled,
+  # in the images of the second step.
+  config = tiny.config()
+  indices = data.batch_indices(1437, 8, config.seed, 1)
+  planted = data.open_source(config.data).images(indices)
+  is_planted = lambda x: (x == planted).all()
+  scaled = data.to_float
+  monkeypatch.setattr(
+    data, "to_float", lambda x: jnp.where(is_planted(x), NAN, scaled(x))
+  )
+  with pytest.raises(train.TrainingError, match="training step 2"):
+    train.train(config, tmp_path)
+  found = note(tmp_path)
+  assert found["step"] == 2 and found["indices"] == indices.tolist()
+  assert not checkpoint.exists(tmp_path)
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY])
