@@ -89,6 +89,11 @@ def leave_alone(status: int) -> None:
   if jax.process_count() == 1:
     return
   time.sleep(_FAREWELL_SECONDS)
+  leave_now(status)
+
+
+def leave_now(status: int) -> None:
+  """Ends this process without waiting for anything that it has started."""
   _end_well()
   sys.stdout.flush()
   sys.stderr.flush()

@@ -82,6 +82,14 @@ def main(argv: list[str]) -> int:
   except _EXPECTED_ERRORS as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)
+  except KeyboardInterrupt:
+    # JAX may be compiling; ending in order has crashed then.
+    print(
+      "Interrupted. The same command starts again, a run from its newest "
+      "checkpoint.",
+      file=sys.stderr,
+    )
+    distributed.leave_now(130)
   except OSError as error:
     # A full disk, a lost share: what a traceback shows is not what is wrong.
     logging.debug("", exc_info=True)

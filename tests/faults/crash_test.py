@@ -98,6 +98,20 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
   assert evaluation["protocol"]["checkpoint_step"] == 30
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_samples_are_drawn(tmp_path):
+  path = tmp_path / "run"
+  run = start(path, 4)
+  child.wait_for(run, (path / "checkpoints" / "4").exists)
+  time.sleep(0.5)
+  run.send_signal(signal.SIGINT)
+  output = child.finish(run, 130)
+  assert "Traceback" not in output
+  assert output.splitlines()[-1].startswith("Interrupted. The same command")
+  output = child.finish(start(path, 4))
+  assert "Resuming at step 4" in output and "hat samples" in output
+
+
 def kill_somewhere(run, path, generator):
   """Kills a run at its start, while it trains, or while it saves."""
   where = generator.choice(["start", "training", "saving", "saving"])
