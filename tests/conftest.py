@@ -13,5 +13,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_llvm_disable_expensive_passes=true",
   ]
 )
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax_cache_")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers share that of the first.
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax_cache_")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
