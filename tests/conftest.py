@@ -14,5 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join(
   ]
 )
 if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers share that of the first.
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax_cache_")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
+    prefix="jax_cache_"
+  )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
