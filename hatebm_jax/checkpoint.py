@@ -52,19 +52,15 @@ class _Handler(ocp.StandardCheckpointHandler):
     """Called by orbax, on one process, when all files are written."""
     super().finalize(directory)
     folder = pathlib.Path(directory)
-    _write_synced(folder / _NOTE, self.note)
+    _write_json(folder / _NOTE, self.note)
     sums = {
       str(file.relative_to(folder)): _checksum(file) for file in _files(folder)
     }
-    _write_synced(folder / _CHECKSUMS, sums)
+    _write_json(folder / _CHECKSUMS, sums)
 
 
-def _write_synced(path: pathlib.Path, content: Any) -> None:
-  """Writes JSON that is on disk when this returns."""
-  with path.open("w") as file:
-    file.write(json.dumps(content, indent=1) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+def _write_json(path: pathlib.Path, content: Any) -> None:
+  workdir_lib.write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

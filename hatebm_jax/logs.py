@@ -96,6 +96,7 @@ class RunLog:
       name: np.concatenate([values[name] for _, values in pending])
       for name in pending[0][1]
     }
+    self._pending = [(steps, metrics)]  # What is fetched is fetched once.
     return steps, metrics
 
   def unwritten(self) -> dict[str, Any]:

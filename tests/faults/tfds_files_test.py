@@ -164,9 +164,8 @@ def test_a_flipped_byte_names_the_data_set(folder, place, cache_gib):
   content = bytearray(shard.read_bytes())
   content[place] ^= 1
   shard.write_bytes(content)
-  found = (
-    "cut or damaged" if place == 0 else "DataLoss"
-  )  # The length, or a CRC.
+  # A length, or what has a CRC.
+  found = "cut or damaged" if place == 0 else "DataLoss"
   with pytest.raises(data.DataError, match=f"tfds:tiny, split train.*{found}"):
     read(folder, cache_gib=cache_gib)
 
