@@ -8,7 +8,8 @@ import sys
 
 from matplotlib.figure import Figure
 
-from hatebm_jax import curves, workdir
+from hatebm_jax.report import curves
+from hatebm_jax.run import workdir
 
 
 def plot(lines: list[dict[str, float]], out: pathlib.Path) -> None:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from experiments import published
-from hatebm_jax import errors, workdir
+from hatebm_jax import errors
+from hatebm_jax.run import workdir
 
 # Decimals that the spread over sets of a thousand images and more leaves.
 _DECIMALS = {"FID": 2, "FD-digits": 1, "FD-ResNet10": 3}

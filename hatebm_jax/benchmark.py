@@ -38,8 +38,9 @@ from hatebm_jax import (
   train,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.models import layers
-from hatebm_jax.objectives import hat_learning, synthesis
+from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives.parts import hat_learning
 
 _SHORT = 2  # Langevin steps of the shorter of two runs
 _MATRIX = 2048  # rows and columns of the product that measures the machine
@@ -412,7 +413,7 @@ def main(argv: list[str]) -> int:
   try:
     settings.check(config)
     result = measure(config, options.rounds, options.literal)
-  except (data.DataError, errors.ConfigError) as error:
+  except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   print(table(result))

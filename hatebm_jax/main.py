@@ -8,19 +8,10 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from hatebm_jax import (
-  checkpoint,
-  convert,
-  data,
-  distributed,
-  errors,
-  evaluate,
-  sample,
-  settings,
-  train,
-  workdir,
-)
+from hatebm_jax import errors, sample, settings, train
+from hatebm_jax import evaluation as evaluate
 from hatebm_jax.metrics import spaces
+from hatebm_jax.run import checkpoint, distributed
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -52,15 +43,6 @@ _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "With --coordinator: which of them this one is, from 0."
 )
 
-_EXPECTED_ERRORS = (
-  checkpoint.CheckpointError,
-  convert.ConvertError,
-  data.DataError,
-  errors.ConfigError,
-  train.TrainingError,
-  workdir.WorkdirError,
-)
-
 
 def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
@@ -73,13 +55,13 @@ def main(argv: list[str]) -> int:
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:
     settings.check(config)
-  except errors.ConfigError as error:
+  except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   try:
     return _run(_MODE.value, config, path)
-  except _EXPECTED_ERRORS as error:
+  except errors.UserError as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)
   except KeyboardInterrupt:

@@ -12,20 +12,19 @@ import tqdm
 from jax.sharding import Mesh
 
 from hatebm_jax import (
-  checkpoint,
   data,
   errors,
   images,
   langevin,
-  npz,
   objectives,
+  pixels,
   sharding,
   train,
-  workdir,
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax import settings as settings_lib
-from hatebm_jax.objectives import base, hat_learning
+from hatebm_jax.objectives.parts import base, hat_learning
+from hatebm_jax.run import checkpoint, npz, workdir
 
 _GRID_IMAGES = 100
 _PATHS = 8
@@ -243,7 +242,7 @@ def draw(restored: Restored, repeat: int = 0) -> Drawn:
     starts, "sampling", unit="batch", disable=jax.process_index() > 0
   ):
     batch = sharding.fetch(chains(first + start + np.arange(batch_size)))
-    drawn.append([data.to_uint8(part) for part in batch])
+    drawn.append([pixels.to_uint8(part) for part in batch])
   return Drawn(
     *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True))
   )
@@ -267,7 +266,7 @@ def split_image(paths: Paths) -> np.ndarray:
   generated, residual = paths.generated[-1], paths.residuals[-1]
   scaled = residual / max(np.abs(residual).max(), 1e-12)
   columns = np.stack([generated, scaled, generated + residual])
-  return images.film_strip(data.to_uint8(columns))
+  return images.film_strip(pixels.to_uint8(columns))
 
 
 def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
@@ -287,11 +286,11 @@ def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
 
   @jax.jit
   def call(variables, encoder_variables, x):
-    z = networks.encoder.apply(encoder_variables, data.to_float(x))
+    z = networks.encoder.apply(encoder_variables, pixels.to_float(x))
     return networks.generator.apply(variables[1], z)
 
   result = call(restored.variables, restored.encoder_variables, x)
-  return np.stack([x, data.to_uint8(jax.device_get(result))])
+  return np.stack([x, pixels.to_uint8(jax.device_get(result))])
 
 
 def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
@@ -299,7 +298,7 @@ def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
   result = {"generator": images.grid(drawn.generated[:_GRID_IMAGES])}
   if restored.networks.hat is not None:
     paths = draw_paths(restored)
-    frames = data.to_uint8(paths.generated + paths.residuals)
+    frames = pixels.to_uint8(paths.generated + paths.residuals)
     result |= {
       "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
       "paths": images.film_strip(frames),

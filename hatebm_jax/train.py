@@ -18,20 +18,10 @@ import numpy as np
 from clu import parameter_overview, periodic_actions
 from jax.sharding import Mesh
 
-from hatebm_jax import (
-  checkpoint,
-  data,
-  divergence,
-  errors,
-  lock,
-  logs,
-  objectives,
-  settings,
-  sharding,
-  workdir,
-)
+from hatebm_jax import data, errors, objectives, pixels, settings, sharding
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import base, learner
+from hatebm_jax.objectives.parts import base, learner
+from hatebm_jax.run import checkpoint, divergence, lock, logs, workdir
 
 _NUM_SHOWN = 64  # images in a grid
 _PROFILED_STEPS = 3
@@ -43,7 +33,7 @@ _ADVICE = (
 )
 
 
-class TrainingError(RuntimeError):
+class TrainingError(errors.UserError):
   """Training cannot go on."""
 
 
@@ -465,7 +455,9 @@ def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
       _diverged(run, broken)
   if step % options.image_every == 0 or last:
     images = sharding.fetch({k: v[:_NUM_SHOWN] for k, v in shown.items()})
-    run.log.write_images(step, {k: data.to_uint8(v) for k, v in images.items()})
+    run.log.write_images(
+      step, {k: pixels.to_uint8(v) for k, v in images.items()}
+    )
 
 
 def _check(run: _Run) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from hatebm_jax import objectives, sample, sharding
-from hatebm_jax.objectives import hat_learning, learner
+from hatebm_jax.objectives.parts import hat_learning, learner
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(

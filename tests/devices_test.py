@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import checkpoint, data, objectives, sharding, train
+from hatebm_jax import data, objectives, sharding, train
 from hatebm_jax import rng as rng_lib
+from hatebm_jax.run import checkpoint
 
 
 def config(**overrides):

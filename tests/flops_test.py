@@ -6,9 +6,9 @@ import pytest
 
 from configs import cifar10
 from hatebm_jax import flops
+from hatebm_jax.models import conv_ops as layers
 from hatebm_jax.models import generator as generator_lib
 from hatebm_jax.models import hat as hat_lib
-from hatebm_jax.models import layers
 
 
 def config():

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert, langevin, optim
-from hatebm_jax.objectives import hat_learning, synthesis
-from hatebm_jax.objectives import learner as learner_lib
+from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives.parts import hat_learning
+from hatebm_jax.objectives.parts import learner as learner_lib
 
 # An input of a ReLU may lie so close to zero that rounding puts it on the other
 # side; then the gradient at that image jumps by a few per cent. In these

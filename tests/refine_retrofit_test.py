@@ -11,19 +11,19 @@ import pytest
 import tiny
 
 from hatebm_jax import (
-  checkpoint,
   convert,
   data,
   errors,
   langevin,
   objectives,
+  pixels,
   sample,
   sharding,
   train,
-  workdir,
 )
 from hatebm_jax.models import generator as generator_lib
-from hatebm_jax.objectives import base, hat_learning
+from hatebm_jax.objectives.parts import base, hat_learning
+from hatebm_jax.run import checkpoint, workdir
 
 
 def state_of(config, path, generator=None):
@@ -176,9 +176,9 @@ def test_paths_move_z_and_end_in_the_samples(refine_run, sngan_run):
   restored = sample.restore(refine(sngan_run), refine_run)
   drawn, paths = sample.draw(restored), sample.draw_paths(restored)
   assert np.all(np.any(paths.generated[1:] != paths.generated[:-1], (2, 3, 4)))
-  frames = data.to_uint8(paths.generated + paths.residuals)
+  frames = pixels.to_uint8(paths.generated + paths.residuals)
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples[:8])).max() <= 1
-  first = data.to_uint8(paths.generated[0])
+  first = pixels.to_uint8(paths.generated[0])
   assert np.abs(np.int16(first) - np.int16(drawn.generated[:8])).max() <= 1
   picture = sample.split_image(paths)
   assert picture.shape == (8 * 33 + 1, 3 * 33 + 1, 1)

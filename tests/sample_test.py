@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, sample, train, workdir
+from hatebm_jax import pixels, sample, train
+from hatebm_jax.run import workdir
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_averaged_weights_are_other_weights(path):
 
 def test_path_ends_in_the_sample(path):
   paths = sample.draw_paths(sample.restore(tiny.config(), path))
-  frames = data.to_uint8(paths.generated + paths.residuals)
+  frames = pixels.to_uint8(paths.generated + paths.residuals)
   assert frames.shape == (5, 8, 16, 16, 1)  # four steps: start and one each
   drawn = draw(path, sample__num_images=8)
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples)).max() <= 1

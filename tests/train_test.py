@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import (
-  checkpoint,
-  errors,
-  objectives,
-  sharding,
-  train,
-  workdir,
-)
+from hatebm_jax import errors, objectives, sharding, train
+from hatebm_jax.run import checkpoint, workdir
 
 
 def final_state(config, path):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import digits
-from hatebm_jax import data, energy, measure, sample
+from hatebm_jax import data, energy, pixels, sample
+from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import synthesis
 
 _DTYPES = ("float32", "bfloat16")
@@ -93,7 +94,7 @@ def main() -> None:
     "step": restored.step,
     "langevin": sample.settings(restored.config)._asdict(),
     "errors": {
-      name: _errors(restored, jnp.asarray(data.to_float(x)))
+      name: _errors(restored, jnp.asarray(pixels.to_float(x)))
       for name, x in images.items()
     },
     "samples": {dtype: figures for dtype, (_, figures) in by_dtype.items()},

@@ -14,7 +14,9 @@ import pathlib
 from matplotlib import figure
 
 from configs import default
-from hatebm_jax import measure, sample, workdir
+from hatebm_jax import sample
+from hatebm_jax.evaluation import image_quality as measure
+from hatebm_jax.run import workdir
 
 _WEIGHTS = ("raw", "averaged")
 _SETS = {"samples": "hat", "generated": "generator"}

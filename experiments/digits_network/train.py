@@ -13,8 +13,9 @@ import numpy as np
 import optax
 
 from configs import digits
-from hatebm_jax import data, npz
+from hatebm_jax import data
 from hatebm_jax.metrics import digits_network
+from hatebm_jax.run import npz
 
 _NUM_STEPS = 3_000
 _BATCH_SIZE = 128

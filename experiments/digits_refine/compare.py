@@ -18,21 +18,20 @@ import jax
 import numpy as np
 
 from hatebm_jax import (
-  checkpoint,
-  data,
   energy,
-  evaluate,
   images,
   langevin,
-  measure,
   objectives,
+  pixels,
   sample,
   sharding,
   train,
-  workdir,
 )
+from hatebm_jax import evaluation as evaluate
 from hatebm_jax import rng as rng_lib
+from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import sngan
+from hatebm_jax.run import checkpoint, workdir
 
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
 _CHUNK = 250  # chains at a time
@@ -79,7 +78,7 @@ def draw_ddls(
   def draw(step_size):
     starts = range(0, num_images, _CHUNK)
     drawn = [chains(state, np.arange(i, i + _CHUNK), step_size) for i in starts]
-    return data.to_uint8(np.concatenate(jax.device_get(drawn)))
+    return pixels.to_uint8(np.concatenate(jax.device_get(drawn)))
 
   return {
     f"DDLS, eps {step_size}": draw(step_size) for step_size in _STEP_SIZES

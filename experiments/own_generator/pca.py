@@ -12,8 +12,9 @@ import pathlib
 import numpy as np
 
 from configs import digits_refine
-from hatebm_jax import data, evaluate, sample, train
-from hatebm_jax.objectives import base
+from hatebm_jax import data, pixels, sample, train
+from hatebm_jax import evaluation as evaluate
+from hatebm_jax.objectives.parts import base
 
 _COMPONENTS = 32
 
@@ -49,7 +50,7 @@ def main() -> None:
   path, config = args.workdir.absolute(), digits_refine.get_config()
   config.seed = args.seed
   digits = data.load_all(data.open_source(config.data, "train"))
-  generator = make_generator(data.to_float(digits))
+  generator = make_generator(pixels.to_float(digits))
   if train.train(config, path, generator):
     return  # Stopped by a signal: the same command goes on.
   restored = sample.restore(config, path, generator)

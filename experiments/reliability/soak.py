@@ -18,7 +18,7 @@ import time
 
 from matplotlib.figure import Figure
 
-from hatebm_jax import workdir
+from hatebm_jax.run import workdir
 
 _INTERVAL = 30  # seconds
 _FLAGS = (

@@ -9,7 +9,7 @@ of their own, and so do the sets of digits=runs/digits.
 """
 
 from experiments import published, tables
-from hatebm_jax import workdir
+from hatebm_jax.run import workdir
 
 _SETS = (
   '\'--config.ood.sets=("tfds:svhn_cropped", "tfds:cifar100", "tfds:celeb_a")\''

@@ -6,7 +6,7 @@ KIND is tf2, mimicry or inception.
 import argparse
 import sys
 
-from hatebm_jax import convert
+from hatebm_jax import convert, errors
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def main() -> int:
   try:
     module, variables = args.read(args)
     convert.save_npz(args.out, module, variables)
-  except (convert.ConvertError, OSError) as error:
+  except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   print(f"{args.out}: {module}")

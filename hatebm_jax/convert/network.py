@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from hatebm_jax import errors
+
 Shape: TypeAlias = tuple[int, ...]
 Variables: TypeAlias = Mapping[str, Mapping]
 Path: TypeAlias = str | os.PathLike[str]
@@ -23,7 +25,7 @@ Path: TypeAlias = str | os.PathLike[str]
 _MAX_WIDTH = 2**20
 
 
-class ConvertError(ValueError):
+class ConvertError(errors.UserError):
   """A file does not hold a network that we can read."""
 
 

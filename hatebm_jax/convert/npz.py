@@ -16,7 +16,6 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from hatebm_jax import npz
 from hatebm_jax.convert import inception, network
 from hatebm_jax.convert.network import ConvertError, Shape
 from hatebm_jax.models.autoencoder import Decoder, Encoder
@@ -24,6 +23,7 @@ from hatebm_jax.models.discriminator import Discriminator
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 from hatebm_jax.models.inception import Inception
+from hatebm_jax.run import npz
 
 _CLASSES = {
   module.__name__: module

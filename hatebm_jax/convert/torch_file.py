@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hatebm_jax import npz
 from hatebm_jax.convert import network
 from hatebm_jax.convert.network import ConvertError, Shape
+from hatebm_jax.run import npz
 
 _READ_ERRORS = (
   zipfile.BadZipFile,

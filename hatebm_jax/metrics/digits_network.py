@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hatebm_jax import data
+from hatebm_jax import pixels
 from hatebm_jax.metrics import batches
 
 NUM_FEATURES = 64
@@ -60,7 +60,7 @@ def to_input(images: np.ndarray) -> jax.Array:
     float32 `[n, 16, 16, 1]` in [-1, 1].
   """
   shape = (len(images), _SIZE, _SIZE, 1)
-  return jax.image.resize(data.to_float(jnp.asarray(images)), shape, "linear")
+  return jax.image.resize(pixels.to_float(jnp.asarray(images)), shape, "linear")
 
 
 @jax.jit

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hatebm_jax import errors, npz
+from hatebm_jax import errors
+from hatebm_jax.run import npz
 
 # Of moments in a file; the product of larger ones could overflow.
 _TOO_LARGE = 1e100

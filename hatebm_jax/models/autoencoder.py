@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import layers, sizes
+from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import sizes
 from hatebm_jax.models.generator import GeneratorBlock
 from hatebm_jax.models.hat import HatBlock
 

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import hat, layers
+from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import hat
 
 # The products are small, and an error of sigma is one of all outputs: bfloat16
 # passes, an accelerator's default, would save nothing.

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import layers, sizes
+from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import sizes
 
 # Blocks' widths are the base width over these, by image size.
 _DIVISORS = {

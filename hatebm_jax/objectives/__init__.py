@@ -4,7 +4,8 @@ import ml_collections
 from jax.sharding import Mesh
 
 from hatebm_jax import errors
-from hatebm_jax.objectives import autoencoder, base, joint, sngan, synthesis
+from hatebm_jax.objectives import autoencoder, joint, sngan, synthesis
+from hatebm_jax.objectives.parts import base
 
 
 def make(

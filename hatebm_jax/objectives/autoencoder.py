@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from hatebm_jax import data, errors, sharding
 from hatebm_jax import energy as energy_lib
+from hatebm_jax import errors, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import autoencoder as autoencoder_lib
-from hatebm_jax.objectives import base, generators, learner
+from hatebm_jax.objectives.parts import base, generators, learner
 
 _NUM_SHOWN = 16  # Images to look at are decoded a second time: few.
 
@@ -141,7 +141,7 @@ def _make_test_loss(config, networks) -> Callable[..., jax.Array]:
   """Returns the losses of uint8 images, with noise as in training."""
 
   def test_loss(state, images, rng):
-    x = data.to_float(images)
+    x = pixels.to_float(images)
     decoder_variables = generators.variables_of(state, "raw")
     encoder_variables = networks.encoder_variables(state, "raw")
     noise = _noise(config, networks, rng, len(x))
@@ -166,7 +166,7 @@ def _make_step(config, mesh, networks) -> Callable[..., Any]:
       losses = _loss(networks, decoder_variables, encoder_variables, x, noise)
       return losses.mean(), {}
 
-    x = data.to_float(images)
+    x = pixels.to_float(images)
     noise = _noise(config, networks, rng, len(x))
     (loss, _), gradients = sharding.value_and_grad(loss_fn, mesh)(
       (state.generator.params, state.encoder.params), x, noise

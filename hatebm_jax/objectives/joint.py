@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hatebm_jax import errors
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import hat as hat_lib
-from hatebm_jax.objectives import base, generators, hat_learning, learner
+from hatebm_jax.objectives.parts import base, generators, hat_learning, learner
 
 
 class State(NamedTuple):

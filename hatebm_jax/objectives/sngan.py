@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from hatebm_jax import data, errors, optim, sharding
+from hatebm_jax import errors, optim, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import discriminator as discriminator_lib
-from hatebm_jax.objectives import base, generators, learner
+from hatebm_jax.objectives.parts import base, generators, learner
 
 
 class State(NamedTuple):
@@ -249,7 +249,7 @@ def _make_step(config, mesh, networks, discriminator) -> Callable[..., Any]:
   def step(state, images, rng):
     # Every num_batches-th image: the rows of a batch then lie split over the
     # devices as those of all batches together.
-    x_data = data.to_float(images)
+    x_data = pixels.to_float(images)
     x_data = x_data.reshape(batch_size, num_batches, *x_data.shape[1:])
     rngs = rng_lib.per_index(
       rng_lib.stream(rng, "discriminator"), jnp.arange(num_batches)

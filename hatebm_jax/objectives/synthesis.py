@@ -20,7 +20,7 @@ from hatebm_jax import energy as energy_lib
 from hatebm_jax import rng as rng_lib
 from hatebm_jax import sharding
 from hatebm_jax.models import hat as hat_lib
-from hatebm_jax.objectives import base, generators, hat_learning, learner
+from hatebm_jax.objectives.parts import base, generators, hat_learning, learner
 
 
 class State(NamedTuple):

@@ -10,7 +10,8 @@ import pytest
 import tensorstore
 import tiny
 
-from hatebm_jax import checkpoint, objectives, sample, sharding, train, workdir
+from hatebm_jax import objectives, sample, sharding, train
+from hatebm_jax.run import checkpoint, workdir
 
 
 @pytest.fixture(scope="module")

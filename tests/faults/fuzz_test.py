@@ -30,20 +30,11 @@ import tiny
 from hypothesis import strategies as st
 
 from configs import default
-from hatebm_jax import (
-  checkpoint,
-  convert,
-  data,
-  divergence,
-  errors,
-  logs,
-  npz,
-  report,
-  workdir,
-)
+from hatebm_jax import convert, data, errors, report
 from hatebm_jax.convert import tf_file, torch_file
 from hatebm_jax.metrics import frechet
 from hatebm_jax.models.hat import Hat
+from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 OURS = (

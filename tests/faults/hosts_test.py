@@ -9,7 +9,7 @@ import child
 import numpy as np
 import pytest
 
-from hatebm_jax import checkpoint
+from hatebm_jax.run import checkpoint
 
 FLAGS = (
   "--config.train.image_every=20",

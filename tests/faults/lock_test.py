@@ -9,7 +9,8 @@ import child
 import pytest
 import tiny
 
-from hatebm_jax import data, lock, train, workdir
+from hatebm_jax import data, train
+from hatebm_jax.run import lock, workdir
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import memory
 import numpy as np
 import pytest
 
-from hatebm_jax import npz
+from hatebm_jax.run import npz
 
 X = np.arange(6, dtype="<f4").reshape(2, 3)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import checkpoint, data, objectives, sharding, train
-from hatebm_jax.objectives import base
+from hatebm_jax import data, objectives, pixels, sharding, train
+from hatebm_jax.objectives.parts import base
+from hatebm_jax.run import checkpoint
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -77,7 +78,7 @@ def test_data(tmp_path, monkeypatch):
   indices = data.batch_indices(1437, 8, config.seed, 1)
   planted = data.open_source(config.data).images(indices)
   is_planted = lambda x: (x == planted).all()
-  scaled = data.to_float
+  scaled = pixels.to_float
   monkeypatch.setattr(
     data, "to_float", lambda x: jnp.where(is_planted(x), NAN, scaled(x))
   )

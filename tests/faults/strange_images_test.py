@@ -22,8 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hatebm_jax import data, data_sources, report
-from hatebm_jax.data_sources import Reason
+from hatebm_jax import data, report
+from hatebm_jax.data import sources as data_sources
+from hatebm_jax.data.sources import Reason
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 

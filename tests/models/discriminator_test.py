@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hatebm_jax import errors
-from hatebm_jax.models import discriminator, layers
+from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import discriminator
 
 
 def conv(size, inputs, outputs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, errors, objectives, sharding
+from hatebm_jax import errors, objectives, pixels, sharding
 from hatebm_jax.models import autoencoder as networks
 from hatebm_jax.objectives import autoencoder
 
@@ -66,7 +66,7 @@ def test_both_networks_learn_and_statistics_stay(one_step):
 
 def test_what_is_shown(one_step, images):
   objective, _, state, _, shown = one_step
-  x = data.to_float(images)
+  x = pixels.to_float(images)
   np.testing.assert_array_equal(shown["data"], x)
   encoder = networks.make_encoder(16, 8)
   z = jax.jit(encoder.apply)({"params": state.encoder.params}, x)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, errors, objectives, optim, sharding
+from hatebm_jax import errors, objectives, optim, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import sngan
 
@@ -113,7 +113,7 @@ def test_a_step_is_written_out(one_step, images):
   @jax.jit
   def by_hand(first):
     params, spectral, stats, logits = two_discriminator_steps(
-      objective.networks, first, data.to_float(images), rngs
+      objective.networks, first, pixels.to_float(images), rngs
     )
 
     def loss_fn(generator_params):
@@ -154,7 +154,7 @@ def test_shown_images_use_the_stored_statistics(one_step, images):
   z = rng_lib.normal(rng_lib.per_index(rng, jnp.arange(8)), (4,))
   expected = jax.jit(objective.networks.generator.apply)(variables, z)
   np.testing.assert_allclose(shown["generator"], expected, atol=1e-5)
-  np.testing.assert_array_equal(shown["data"], data.to_float(images[::2]))
+  np.testing.assert_array_equal(shown["data"], pixels.to_float(images[::2]))
 
 
 def test_one_and_eight_devices_take_the_same_step(one_step, images):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, langevin, objectives, sharding, train
+from hatebm_jax import langevin, objectives, pixels, sharding, train
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import hat_learning, synthesis
+from hatebm_jax.objectives import synthesis
+from hatebm_jax.objectives.parts import hat_learning
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_average_is_decayed(one_step):
 
 
 def test_the_hat_sees_data_with_their_noise(one_step, images):
-  noise = one_step[-1]["data"] - data.to_float(images)
+  noise = one_step[-1]["data"] - pixels.to_float(images)
   noise = np.asarray(noise / tiny.config().hat.data_epsilon)
   # Four standard errors, of a mean and of a Gaussian's variance.
   assert abs(noise.mean()) < 4 / np.sqrt(noise.size)

@@ -1,0 +1,1 @@
+"""Parts that objectives are built from."""

@@ -1,0 +1,161 @@
+"""Generators as a config describes them, and trained ones from elsewhere."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from hatebm_jax import convert, errors
+from hatebm_jax.convert import network
+from hatebm_jax.models import autoencoder, generator
+from hatebm_jax.objectives.parts import learner
+from hatebm_jax.run import checkpoint, workdir
+
+_WITH_GENERATOR = ("autoencoder", "sngan", "synthesis")
+# Linen's nesting, and the type to compute in: no business of the weights.
+_FREE_FIELDS = ("parent", "name", "dtype")
+
+
+def make(
+  config: ml_collections.ConfigDict,
+) -> tuple[nn.Module, tuple[int, ...]]:
+  """Returns the generator of a config and the shape of one latent.
+
+  Raises:
+    ConfigError: if the networks do not exist for the config's size or width.
+  """
+  group, size = config.generator, config.data.image_size
+  options = {
+    "width": config.model.width if group.width is None else group.width,
+    "channels": config.data.channels,
+    "out_factor": group.out_factor,
+    "norm_epsilon": group.norm_epsilon,
+    "dtype": jnp.dtype(config.model.dtype),
+  }
+  if group.kind == "generator":
+    return generator.make(size, **options), (config.model.latent_size,)
+  if group.kind == "decoder":
+    return (
+      autoencoder.make_decoder(size, **options),
+      autoencoder.latent_shape(size),
+    )
+  raise errors.ConfigError(
+    f"config.generator.kind={group.kind!r}: expected 'generator' or 'decoder'."
+  )
+
+
+def variables_of(state: Any, weights: str) -> dict[str, Any]:
+  """Returns a trained generator's variables, `raw` or `averaged`.
+
+  Args:
+    state: with a learner `generator` and `generator_stats`.
+    weights: of the learner. There is one set of batch-norm statistics.
+  """
+  return {
+    "params": learner.params_of(state.generator, weights),
+    "batch_stats": state.generator_stats,
+  }
+
+
+def abstract_variables(
+  module: nn.Module, latent_shape: tuple[int, ...]
+) -> dict[str, Any]:
+  """Returns shapes and dtypes of a generator's variables."""
+  z = jax.ShapeDtypeStruct((1, *latent_shape), jnp.float32)
+  return jax.eval_shape(module.init, jax.random.key(0), z)
+
+
+def load(
+  config: ml_collections.ConfigDict,
+  module: nn.Module,
+  latent_shape: tuple[int, ...],
+) -> dict[str, Any]:
+  """Reads the generator's variables from `config.generator.source`.
+
+  Args:
+    config: of the run that takes the generator over.
+    module: from `make`.
+    latent_shape: from `make`.
+
+  Returns:
+    Its raw weights and its batch-norm statistics, NumPy arrays.
+
+  Raises:
+    CheckpointError: if the run that is named has no checkpoint that fits.
+    ConfigError: if nothing is named, or another generator.
+    ConvertError: if the file that is named does not fit.
+    WorkdirError: if the folder that is named holds no run.
+  """
+  expected = abstract_variables(module, latent_shape)
+  source = config.generator.source
+  path = pathlib.Path(source)
+  if source and path.is_dir():
+    return _from_run(path, module, expected)
+  if source and path.is_file():
+    return _from_npz(path, module, expected)
+  found = "there is nothing there" if source else "it is empty"
+  raise errors.ConfigError(
+    f"config.generator.source={source!r}: {found}. Expected the workdir of an "
+    "autoencoder or SN-GAN run, or an .npz that python -m hatebm_jax.convert "
+    "wrote. Make one first (the docstring of the config says how), then give "
+    "--config.generator.source=PATH."
+  )
+
+
+def _from_run(path, module, expected):
+  """Reads the newest checkpoint of a run of ours."""
+  run = workdir.read_config(path)
+  if run.objective not in _WITH_GENERATOR:
+    raise errors.ConfigError(
+      f"config.generator.source={str(path)!r} is a run of {run.objective!r}, "
+      f"expected one that learns a generator: {', '.join(_WITH_GENERATOR)}."
+    )
+  _check_same(path, module, make(run)[0])
+  part = checkpoint.restore_part(
+    path,
+    {
+      "generator": {"params": expected["params"]},
+      "generator_stats": expected["batch_stats"],
+    },
+  )
+  return {
+    "params": part["generator"]["params"],
+    "batch_stats": part["generator_stats"],
+  }
+
+
+def _from_npz(path, module, expected):
+  """Reads a converted file."""
+  found, variables = convert.load_npz(path)
+  _check_same(path, module, found)
+  shapes = lambda tree: {k: v.shape for k, v in network.flatten(tree).items()}
+  network.check_shapes(path, shapes(expected), shapes(variables))
+  return jax.device_get(variables)
+
+
+def _check_same(path: pathlib.Path, module: nn.Module, found: nn.Module):
+  """Raises unless two modules are the same network."""
+
+  def attributes(module):
+    fields = {
+      f.name: getattr(module, f.name) for f in dataclasses.fields(module)
+    }
+    return {"network": type(module).__name__} | {
+      name: value for name, value in fields.items() if name not in _FREE_FIELDS
+    }
+
+  expected, found = attributes(module), attributes(found)
+  different = [k for k, v in expected.items() if found.get(k) != v]
+  if different:
+    raise errors.ConfigError(
+      f"config.generator.source={str(path)!r} does not fit: expected "
+      + ", ".join(f"{k} {expected[k]}" for k in different)
+      + "; found "
+      + ", ".join(f"{k} {found.get(k)}" for k in different)
+      + ". Set config.generator (kind, width, out_factor, norm_epsilon) and "
+      "config.data (image_size, channels) as they were when it was trained."
+    )

@@ -1,0 +1,246 @@
+"""What a training run says: progress line, metrics.jsonl, TensorBoard."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from clu import metric_writers
+
+from hatebm_jax import images as images_lib
+from hatebm_jax.run import workdir as workdir_lib
+
+
+class NonFiniteError(FloatingPointError):
+  """A metric is NaN or infinite.
+
+  Attributes:
+    step: the first training step at which one is.
+  """
+
+  def __init__(self, message: str, step: int):
+    super().__init__(message)
+    self.step = step
+
+
+class RunLog:
+  """Collects the metrics of training steps and writes their means.
+
+  Values stay on the device until `write`: a step never waits for its metrics.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    first_step: int,
+    active: bool,
+    unwritten: dict[str, Any] | None = None,
+  ):
+    """Opens the log.
+
+    Args:
+      workdir: of the run.
+      first_step: training steps already taken; later lines, of a run that was
+        killed after its last checkpoint, are dropped.
+      active: whether this process writes (one of several does).
+      unwritten: from `unwritten` of the run that took these steps.
+
+    Raises:
+      WorkdirError: if that is not what `unwritten` returns.
+    """
+    self._workdir = workdir
+    self._active = active
+    self._pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
+    self._noted: dict[str, float] = {}
+    if unwritten:
+      self._take_up(unwritten)
+    self._step = first_step
+    self._wait = 0.0
+    self._time = time.perf_counter()
+    if not active:
+      return
+    self._file = workdir / workdir_lib.METRICS
+    _drop_later_lines(workdir, first_step)
+    self._tensorboard = metric_writers.AsyncWriter(
+      metric_writers.SummaryWriter(str(workdir))
+    )
+
+  def add(
+    self, steps: np.ndarray, metrics: dict[str, jax.Array], wait: float
+  ) -> None:
+    """Notes training steps.
+
+    Args:
+      steps: `[n]`.
+      metrics: of each step, `[n]`.
+      wait: seconds that the steps waited for their batches.
+    """
+    if self._pending and self._pending[0][1].keys() != metrics.keys():
+      self._pending = []  # Of an earlier version, with other metrics.
+    self._pending.append((steps, metrics))
+    self._wait += wait
+
+  def note(self, metrics: dict[str, float]) -> None:
+    """Notes what is measured now and then, for the next line written."""
+    self._noted |= metrics
+
+  def _fetch(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns the steps since the last `write`, and their metrics."""
+    pending = jax.device_get(self._pending)
+    steps = np.concatenate([steps for steps, _ in pending])
+    metrics = {
+      name: np.concatenate([values[name] for _, values in pending])
+      for name in pending[0][1]
+    }
+    self._pending = [(steps, metrics)]  # What is fetched is fetched once.
+    return steps, metrics
+
+  def unwritten(self) -> dict[str, Any]:
+    """Returns, as JSON, what a log that goes on from here starts with."""
+    if not self._pending:
+      return {}
+    steps, metrics = self._fetch()
+    columns = {"step": steps, **metrics}
+    rows = zip(*(x.tolist() for x in columns.values()), strict=True)
+    lines = [dict(zip(columns, row, strict=True)) for row in rows]
+    return {"lines": lines, "noted": self._noted}
+
+  def _take_up(self, unwritten: dict[str, Any]) -> None:
+    """Starts with what `unwritten` of another log returned."""
+    if not _is_unwritten(unwritten):
+      raise workdir_lib.WorkdirError(
+        f"{self._workdir}: the note of the newest checkpoint is not what a run "
+        "writes. Move that checkpoint away: the run goes on from the one "
+        "before it."
+      )
+    lines = unwritten["lines"]
+    columns = {
+      name: np.asarray([line[name] for line in lines], np.float32)
+      for name in lines[0]
+      if name != "step"
+    }
+    self._pending = [(np.asarray([line["step"] for line in lines]), columns)]
+    self._noted = unwritten["noted"]
+
+  def check(self) -> dict[str, float]:
+    """Returns the means over the steps noted since the last `write`.
+
+    Raises:
+      NonFiniteError: names the first step and metric that is not finite.
+    """
+    if not self._pending:
+      return {}
+    steps, metrics = self._fetch()
+    bad = {name: ~np.isfinite(values) for name, values in metrics.items()}
+    for i in np.flatnonzero(np.any(list(bad.values()), 0))[:1]:
+      name = next(name for name in bad if bad[name][i])
+      raise NonFiniteError(
+        f"{name} is {metrics[name][i]} at training step {steps[i]}",
+        int(steps[i]),
+      )
+    return {name: float(values.mean()) for name, values in metrics.items()}
+
+  def write(self, step: int, num_steps: int) -> dict[str, float]:
+    """Writes the means of the steps since the last call and a progress line.
+
+    Returns:
+      What was written.
+
+    Raises:
+      NonFiniteError: as `check`.
+    """
+    means = self.check()
+    # Jax sorts metrics by name: where there is no gap, the first is a loss.
+    headline = "energy_gap" if "energy_gap" in means else next(iter(means))
+    means |= self._noted
+    now = time.perf_counter()
+    seconds = now - self._time
+    means["steps_per_second"] = (step - self._step) / seconds
+    means["input_wait_fraction"] = self._wait / seconds
+    self._pending, self._step, self._wait, self._time = [], step, 0.0, now
+    self._noted = {}
+    if not self._active:
+      return means
+    with self._file.open("a") as file:
+      file.write(json.dumps({"step": step, **means}) + "\n")
+    with _tensorboard_errors():
+      self._tensorboard.write_scalars(*_as_arrays(step, means))
+    left = (num_steps - step) / means["steps_per_second"]
+    print(
+      f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
+      f"{_duration(left)} left  {headline.replace('_', ' ')} "
+      f"{means[headline]:+.3g}",
+      flush=True,
+    )
+    return means
+
+  def write_images(self, step: int, batches: dict[str, np.ndarray]) -> None:
+    """Writes a grid of each batch, uint8 `[n, height, width, channels]`."""
+    if not self._active:
+      return
+    grids = {name: images_lib.grid(batch) for name, batch in batches.items()}
+    for name, image in grids.items():
+      path = self._workdir / "images" / f"{step:08d}_{name}.png"
+      images_lib.write_png(path, image)
+    with _tensorboard_errors():
+      self._tensorboard.write_images(
+        *_as_arrays(step, {name: grid[None] for name, grid in grids.items()})
+      )
+
+  def close(self) -> None:
+    """Flushes what is not yet written."""
+    if self._active:
+      with _tensorboard_errors():
+        self._tensorboard.close()
+
+
+def _is_unwritten(x: dict[str, Any]) -> bool:
+  """Whether JSON is what `RunLog.unwritten` returns, and not empty."""
+  lines, noted = x.get("lines"), x.get("noted")
+  return (
+    isinstance(lines, list)
+    and all(map(workdir_lib.is_metrics, lines))
+    and len({frozenset(line) for line in lines}) == 1
+    and isinstance(noted, dict)
+    and workdir_lib.is_metrics({"step": 0, **noted})
+  )
+
+
+def _as_arrays(
+  step: int, values: dict[str, float | np.ndarray]
+) -> tuple[np.int64, dict[str, np.ndarray]]:
+  """Turns Python's numbers into NumPy's.
+
+  TensorFlow keeps a tensor of each Python number it ever saw: 8 KiB a log.
+  """
+  arrays = {name: np.asarray(value) for name, value in values.items()}
+  return np.int64(step), arrays
+
+
+@contextlib.contextmanager
+def _tensorboard_errors() -> Iterator[None]:
+  """Turns what TensorFlow raises, of a full disk, into an OSError."""
+  try:
+    yield
+  except Exception as error:
+    text = " ".join(str(error).split())
+    raise OSError(f"TensorBoard's file: {text[:300]}") from error
+
+
+def _duration(seconds: float) -> str:
+  """Seconds as h:mm:ss."""
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _drop_later_lines(workdir: pathlib.Path, step: int) -> None:
+  """Keeps the whole lines of steps up to `step`."""
+  if not (workdir / workdir_lib.METRICS).exists():
+    return
+  kept = workdir_lib.read_metrics(workdir, step)
+  text = "".join(json.dumps(line) + "\n" for line in kept)
+  workdir_lib.write_atomic(workdir / workdir_lib.METRICS, text)

@@ -1,0 +1,108 @@
+"""Compiling for a TPU slice, on a host without one."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+import tiny
+
+from hatebm_jax import data
+from hatebm_jax.aot import program as aot
+
+ROOT = pathlib.Path(__file__).parents[2]
+needs_libtpu = pytest.mark.skipif(
+  not importlib.util.find_spec("libtpu"),
+  reason="libtpu is not installed: pip install -e '.[tpu]'",
+)
+
+
+def run(config, topology, *overrides):
+  # What conftest.py sets is for CPUs: the TPU compiler would obey it too.
+  unwanted = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+  environment = {k: v for k, v in os.environ.items() if k not in unwanted}
+  environment["PYTHONPATH"] = str(ROOT / "tests")
+  return subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "hatebm_jax.aot",
+      f"--config={config}",
+      f"--topology={topology}",
+      *overrides,
+    ],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+
+
+@needs_libtpu
+def test_tiny_step_for_four_chips():
+  result = run("tests/tiny_config.py", "v5e:2x2")
+  assert result.returncode == 0, result.stderr
+  found = json.loads(result.stdout)
+  assert found["chips"] == 4
+  assert found["images_per_chip"] == 2
+  assert found["trip_counts"] == [[tiny.config().langevin.num_steps]]
+  assert found["collectives_in_loops"]["count"] == 0
+  # The gradients of both networks; the compiler joins small all-reduces.
+  assert 1 <= found["collectives_per_step"]["count"] <= 4
+  # On images this small the frame around an up-sampled one is large.
+  assert 1 <= found["flops_over_by_hand"] < 1.25
+  assert found["flops_loops_once"] < found["flops_per_chip_per_step"]
+  assert found["flops_loops_once"] <= found["flops_loops_once_by_xla"]
+  assert found["fits"] is True
+  assert found["bound"] in ("flops", "bytes")
+  assert "not measurements" in found["note"]
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4:2x2x4", "v5e:4x4"])
+def test_imagenet128_at_the_published_batch(topology):
+  result = run("configs/imagenet128.py", topology)
+  assert result.returncode == 0, result.stderr
+  found = json.loads(result.stdout)
+  assert found["chips"] == 16
+  assert found["batch_size"] == 128
+  assert found["fits"] is True
+  assert found["collectives_in_loops"]["count"] == 0
+  assert found["flops_over_by_hand"] <= 1.15
+  assert found["flops_loops_once"] == pytest.approx(
+    found["flops_loops_once_by_xla"], rel=0.05
+  )
+
+
+@needs_libtpu
+def test_unknown_slice_ends_with_one_clear_error():
+  result = run("tests/tiny_config.py", "v5e:3x3")
+  assert result.returncode == 1
+  assert result.stdout == ""
+  (line,) = [x for x in result.stderr.splitlines() if x.startswith("error:")]
+  assert "v5e:3x3" in line
+  assert "v4:2x2x4" in line
+  assert "Traceback" not in result.stderr
+
+
+def test_unknown_generation():
+  with pytest.raises(aot.TopologyError, match=r"v1:2x2.*v4.*v4:2x2x4"):
+    aot.check(tiny.config(), "v1:2x2")
+
+
+def test_missing_libtpu(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+  with pytest.raises(aot.TopologyError, match=r"pip install -e '\.\[tpu\]'"):
+    aot.check(tiny.config(), "v4:2x2x4")
+
+
+def test_batch_that_does_not_divide(monkeypatch):
+  chip = aot._CHIPS["v4"]
+  monkeypatch.setattr(aot, "_devices", lambda _: (chip, jax.devices()))
+  with pytest.raises(data.DataError, match="multiple of 8"):
+    aot.check(tiny.config(train__batch_size=12), "v4:2x2x2")
