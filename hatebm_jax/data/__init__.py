@@ -28,7 +28,7 @@ from absl import logging
 from hatebm_jax import settings
 from hatebm_jax.data import sources as data_sources
 from hatebm_jax.data import tfds as data_tfds
-from hatebm_jax.data.sources import DataError, Source
+from hatebm_jax.data.sources import DataError, Source, resize
 
 __all__ = [
   "DataError",
@@ -36,11 +36,15 @@ __all__ = [
   "batch_indices",
   "batches",
   "check_batch",
+  "choose_images",
   "digits_labels",
   "in_order",
   "load_all",
+  "load_images",
   "native_size",
   "open_source",
+  "open_split",
+  "resize",
 ]
 
 _BATCHES_AHEAD = 2
@@ -219,6 +223,60 @@ def in_order(
   while batch := list(itertools.islice(images, batch_size)):
     centre = np.full((len(batch), 2), 0.5)
     yield data_sources.cut(batch, source.image_size, centre)
+
+
+def open_split(config: ml_collections.ConfigDict, split: str) -> Source:
+  """Opens a split as evaluation sees it: centre squares, nothing cached.
+
+  Args:
+    config: `config.data`; its `crop` and `cache_gib` have no effect.
+    split: 'train' or 'test'.
+
+  Returns:
+    The source. It decodes only the images that are asked for.
+
+  Raises:
+    DataError: The split cannot be opened, see `open_source`.
+  """
+  config = config.copy_and_resolve_references()
+  config.crop, config.cache_gib = "center", 0.0
+  return open_source(config, split)
+
+
+def choose_images(source: Source, limit: int) -> np.ndarray:
+  """Reads all images of a source, or a random choice of a larger source.
+
+  The choice does not depend on the seed of a run.
+
+  Args:
+    source: Source of the images.
+    limit: Largest number of images.
+
+  Returns:
+    uint8 `[n, image_size, image_size, channels]`, n <= limit, in the order of
+    the source.
+  """
+  order = np.random.default_rng(0).permutation(source.num_images)
+  return source.images(np.sort(order[:limit]))
+
+
+def load_images(
+  config: ml_collections.ConfigDict, split: str, limit: int
+) -> np.ndarray:
+  """Reads the images of a split, or a random choice of a larger split.
+
+  Args:
+    config: `config.data`; its `crop` and `cache_gib` have no effect.
+    split: 'train' or 'test'.
+    limit: Largest number of images.
+
+  Returns:
+    uint8 `[n, image_size, image_size, channels]`, n <= limit.
+
+  Raises:
+    DataError: The split cannot be opened, or an image cannot be read.
+  """
+  return choose_images(open_split(config, split), limit)
 
 
 def check_batch(batch_size: int, num_devices: int) -> None:

@@ -23,7 +23,7 @@ import ml_collections
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hatebm_jax import errors
+from hatebm_jax import errors, images
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
@@ -248,6 +248,22 @@ def fit(image: Image.Image, config: ml_collections.ConfigDict) -> np.ndarray:
     image = image.resize(shape, Image.Resampling.BILINEAR)
   pixels = np.asarray(image)
   return pixels.reshape(*pixels.shape[:2], config.channels)
+
+
+def resize(pixels: np.ndarray, image_size: int) -> np.ndarray:
+  """Resizes images to squares, as a source resizes its images.
+
+  Args:
+    pixels: uint8 `[n, height, width, channels]`, 1 or 3 channels.
+    image_size: Height and width of the result in pixels.
+
+  Returns:
+    uint8 `[n, image_size, image_size, channels]`.
+  """
+  config = ml_collections.ConfigDict(
+    {"image_size": image_size, "crop": "center", "channels": pixels.shape[-1]}
+  )
+  return np.stack([fit(images.to_pillow(image), config) for image in pixels])
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hatebm_jax import errors, sample
+from hatebm_jax import data, errors, sample
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.evaluation import long_chains as diagnose
 from hatebm_jax.evaluation import out_of_distribution as detect
@@ -109,7 +109,7 @@ def _hat_figures(
   if config.ood.sets:
     result["ood"] = detect.measure(restored, path)
   if config.chains.num_chains:
-    train_images = measure.load_images(config, "train", _MAX_NEIGHBOURS)
+    train_images = data.load_images(config.data, "train", _MAX_NEIGHBOURS)
     distance = reference.distance if reference else None
     found, pictures = diagnose.measure(restored, train_images, distance)
     if jax.process_index() == 0:

@@ -129,7 +129,7 @@ def _of_split(
   config: ml_collections.ConfigDict, space: spaces.Space
 ) -> Features:
   """Returns the features of the reference split, read in one pass."""
-  source = open_split(config.data, config.metrics.split)
+  source = data.open_split(config.data, config.metrics.split)
   num_images = config.metrics.num_references or source.num_images
   if not 2 <= num_images <= source.num_images:
     raise errors.ConfigError(
@@ -147,29 +147,6 @@ def _of_split(
     disable=jax.process_index() > 0,
   )
   return _extract(space, chunks, num_images)
-
-
-def open_split(settings: ml_collections.ConfigDict, split: str) -> data.Source:
-  """Opens a split as evaluation sees it: centre squares, none cut at random.
-
-  Args:
-    settings: `config.data`.
-    split: 'train' or 'test'.
-  """
-  settings = settings.copy_and_resolve_references()
-  # Read once: only what is asked for is decoded, and none of it kept.
-  settings.crop, settings.cache_gib = "center", 0.0
-  return data.open_source(settings, split)
-
-
-def choose_images(source: data.Source, limit: int) -> np.ndarray:
-  """Reads a source, or of a larger one so many images chosen at random.
-
-  Returns:
-    uint8 `[n, height, width, channels]`, n <= limit, in the source's order.
-  """
-  order = np.random.default_rng(0).permutation(source.num_images)
-  return source.images(np.sort(order[:limit]))
 
 
 def _extract(
@@ -223,12 +200,12 @@ def image_sets(
   functions = [lambda images: _figures(reference, images)]
   record = reference.protocol
   if config.data.source == "digits":
-    train = data.load_all(open_split(config.data, "train"))
+    train = data.load_all(data.open_split(config.data, "train"))
     judge = digits_judge.fit(train, data.digits_labels("train"))
     functions.append(
       lambda images: digits_judge.verdict(judge, images)._asdict()
     )
-    held_out = data.load_all(open_split(config.data, "test"))
+    held_out = data.load_all(data.open_split(config.data, "test"))
     accuracy = digits_judge.accuracy(
       judge, held_out, data.digits_labels("test")
     )
@@ -296,20 +273,7 @@ def _held_out(
 ) -> dict[str, list[np.ndarray]]:
   """Returns images of the test split; nothing, if there is none."""
   try:
-    return {"held_out": [load_images(config, "test", _MAX_KEPT)]}
+    return {"held_out": [data.load_images(config.data, "test", _MAX_KEPT)]}
   except data.DataError as error:
     logging.warning("No held-out images to compare with: %s", error)
     return {}
-
-
-def load_images(
-  config: ml_collections.ConfigDict, split: str, limit: int
-) -> np.ndarray:
-  """Reads images of a split, uint8 `[n, height, width, channels]`.
-
-  Args:
-    config: of the data.
-    split: 'train' or 'test'.
-    limit: how many at most; of more, these are chosen at random.
-  """
-  return choose_images(open_split(config.data, split), limit)

@@ -8,9 +8,7 @@ import ml_collections
 import numpy as np
 from matplotlib import figure
 
-from hatebm_jax import data, errors, images, pixels, sample
-from hatebm_jax.data import sources as data_sources
-from hatebm_jax.evaluation import image_quality as measure_lib
+from hatebm_jax import data, errors, pixels, sample
 from hatebm_jax.metrics import batches, ood
 
 HISTOGRAM = "evaluation_ood.png"
@@ -92,7 +90,6 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
       all of them where they have none.
   """
   inside, outside = (config.data.copy_and_resolve_references() for _ in "io")
-  inside.crop = outside.crop = "center"  # Of `data_sources.fit`.
   outside.source = source
   splits = "test", _split(outside)
   both = list(zip((inside, outside), splits, strict=True))
@@ -100,11 +97,9 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
   both_images, names = [], []
   for settings, split in both:
     settings.image_size = size
-    opened = measure_lib.open_split(settings, split)
-    chosen = measure_lib.choose_images(opened, config.ood.num_images)
-    settings.image_size = config.data.image_size
-    enlarged = [data_sources.fit(images.to_pillow(x), settings) for x in chosen]
-    both_images.append(np.stack(enlarged))
+    opened = data.open_split(settings, split)
+    chosen = data.choose_images(opened, config.ood.num_images)
+    both_images.append(data.resize(chosen, config.data.image_size))
     names.append(opened.name)
   return Pair(*both_images, tuple(names), size)
 

@@ -16,7 +16,7 @@ import tiny
 from PIL import Image
 from sklearn import datasets
 
-from hatebm_jax import data, errors
+from hatebm_jax import data, errors, pixels
 
 make_config = tiny.data_config
 
@@ -37,11 +37,11 @@ def data_threads():
 
 @pytest.mark.parametrize("numpy", [np, jnp])
 def test_uint8_to_float_and_back(numpy):
-  pixels = np.arange(256, dtype=np.uint8)
-  images = pixels.to_float(numpy.asarray(pixels))
+  levels = np.arange(256, dtype=np.uint8)
+  images = pixels.to_float(numpy.asarray(levels))
   assert images.dtype == np.float32
   np.testing.assert_allclose(images[::51], np.linspace(-1, 1, 6), atol=1e-7)
-  np.testing.assert_array_equal(pixels.to_uint8(images), pixels)
+  np.testing.assert_array_equal(pixels.to_uint8(images), levels)
   wild = pixels.to_uint8(numpy.asarray([-7.0, -1.001, 0.0, 1.001, np.inf]))
   assert wild.dtype == np.uint8
   np.testing.assert_array_equal(wild, [0, 0, 128, 255, 255])
