@@ -8,10 +8,10 @@ _COLUMNS = {
   "dtype": lambda r: r["dtype"],
   "slice": lambda r: r["topology"],
   "chips": lambda r: r["chips"],
-  "images a chip": lambda r: r["images_per_chip"],
-  "TFLOP a chip": lambda r: f"{r['flops_per_chip_per_step'] / 1e12:.3f}",
-  "of by hand": lambda r: f"{r['flops_over_by_hand']:.3f}",
-  "GB a chip": lambda r: f"{r['bytes_per_chip_per_step'] / 1e9:.1f}",
+  "images per chip": lambda r: r["images_per_chip"],
+  "TFLOP per chip": lambda r: f"{r['flops_per_chip_per_step'] / 1e12:.3f}",
+  "ratio to count by hand": lambda r: f"{r['flops_over_by_hand']:.3f}",
+  "GB per chip": lambda r: f"{r['bytes_per_chip_per_step'] / 1e9:.1f}",
   "GiB of memory": lambda r: (
     f"{r['peak_memory_per_chip'] / 2**30:.1f} of "
     f"{r['memory_per_chip'] / 2**30:.0f}"
@@ -23,12 +23,12 @@ _COLUMNS = {
   "bound, ms": lambda r: (
     f"{1000 * r['bound_seconds_per_step']:.1f} ({r['bound']})"
   ),
-  "compiled in, s": lambda r: f"{r['compile_seconds']:.0f}",
+  "compile time, s": lambda r: f"{r['compile_seconds']:.0f}",
 }
 
 
 def main() -> None:
-  """Prints a row a file."""
+  """Prints one row per file."""
   files = sorted(pathlib.Path(__file__).parent.glob("*.json"))
   results = [json.loads(path.read_text()) for path in files]
   results.sort(key=lambda r: (r["config"], r["dtype"], r["chips"]))
