@@ -1,4 +1,4 @@
-"""What bfloat16 changes in a trained digits run: a table.
+"""Measures what bfloat16 changes in a trained digits run.
 
 python experiments/bfloat16/compare.py WORKDIR OUT.json
 """
@@ -29,7 +29,7 @@ def _networks(config, dtype):
 
 
 def _energies_and_gradients(restored, images):
-  """H [n] and its gradient [n, h, w, c] of images, by dtype."""
+  """Returns energies `[n]` and image gradients `[n, h, w, c]` by dtype."""
   hat_variables, _ = restored.variables
   results = {}
   for dtype in _DTYPES:
@@ -41,7 +41,7 @@ def _energies_and_gradients(restored, images):
 
 
 def _errors(restored, images):
-  """How far the bfloat16 energies and gradients are from float32."""
+  """Measures how far bfloat16 energies and gradients are from float32."""
   results = _energies_and_gradients(restored, images)
   (h32, g32), (h16, g16) = (results[dtype] for dtype in _DTYPES)
   flat32, flat16 = (np.float64(g).reshape(len(g), -1) for g in (g32, g16))
@@ -58,7 +58,7 @@ def _errors(restored, images):
 
 
 def _samples(restored, dtype):
-  """Draws with a dtype; returns the images and what the judge says."""
+  """Draws with a dtype and returns the images and what the judge says."""
   changed = restored._replace(networks=_networks(restored.config, dtype))
   start = time.perf_counter()
   drawn = sample.draw(changed)
@@ -75,7 +75,7 @@ def _samples(restored, dtype):
 
 
 def main() -> None:
-  """Compares both dtypes on one run and prints the figures as JSON."""
+  """Compares both dtypes on one run and prints the numbers as JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("workdir", type=pathlib.Path)
   parser.add_argument("out", type=pathlib.Path)

@@ -1,9 +1,10 @@
-"""Frechet distance against training step: hat and generator, raw and averaged.
+"""Measures Frechet distances of a run's checkpoints against the training step.
 
 python -m experiments.cifar10_jpeg_long.curve WORKDIR OUT.json \
   --steps 500 1000 1500 --num_images 1000
 
-Writes OUT.json and, beside it, OUT.png. Chains are those of the run's own
+The script measures hat and generator, with raw and with averaged weights. It
+writes OUT.json and, beside it, OUT.png. The chains are those of the run's own
 config.evaluate.
 """
 
@@ -27,8 +28,13 @@ def measure_step(
 ) -> tuple[dict[str, float], measure.Reference]:
   """Draws images of one checkpoint and one kind of weights, and measures them.
 
+  Args:
+    config: Config that names the checkpoint and the kind of weights.
+    path: Workdir of the run.
+    reference: Reference images of an earlier call. None reads them anew.
+
   Returns:
-    The Frechet distances by set, and the reference, to use again.
+    The Frechet distance of each set, and the reference for the next call.
   """
   restored = sample.restore(config, path)
   reference = reference or measure.load_reference(restored.config)
@@ -41,7 +47,13 @@ def measure_step(
 
 
 def plot(rows: list[dict], network: str, file: pathlib.Path) -> None:
-  """Draws the distances against the training step."""
+  """Draws the distances against the training step.
+
+  Args:
+    rows: Measured rows, one for each checkpoint and kind of weights.
+    network: Name of the distance, which labels the vertical axis.
+    file: Path of the .png file to write.
+  """
   picture = figure.Figure(figsize=(6, 4), layout="constrained")
   ax = picture.subplots()
   for weights, style in zip(_WEIGHTS, ("-", "--"), strict=True):
@@ -59,7 +71,7 @@ def plot(rows: list[dict], network: str, file: pathlib.Path) -> None:
 
 
 def main() -> None:
-  """Measures all checkpoints that are asked for."""
+  """Measures the checkpoints that `--steps` names."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("workdir", type=pathlib.Path)
   parser.add_argument("out", type=pathlib.Path)

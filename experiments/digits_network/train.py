@@ -1,4 +1,4 @@
-"""Trains the classifier whose features FD-digits is measured in.
+"""Trains the classifier whose features define FD-digits.
 
 python -m experiments.digits_network.train --out=FILE.npz
 """
@@ -20,25 +20,42 @@ from hatebm_jax.run import npz
 _NUM_STEPS = 3_000
 _BATCH_SIZE = 128
 _LEARNING_RATE = 2e-3
-_NOISE = 0.1  # of the images in [-1, 1]: samples are not quite clean either
-_MAX_SHIFT = 1  # pixels of 16
+# Standard deviation of the noise on images in [-1, 1]. Samples of a hat are not
+# quite clean either.
+_NOISE = 0.1
+_MAX_SHIFT = 1  # pixels; the images have 16 x 16 pixels
 
 
 def read(split: str) -> tuple[jax.Array, np.ndarray]:
-  """Returns the network's inputs and the labels of a split."""
+  """Reads a split of the digits.
+
+  Args:
+    split: Name of the split, `train` or `test`.
+
+  Returns:
+    The network's inputs `[n, 16, 16, 1]` and the labels `[n]`.
+  """
   config = digits.get_config().data
   images = data.load_all(data.open_source(config, split))
   return digits_network.to_input(images), data.digits_labels(split)
 
 
 def augment(rng: jax.Array, images: jax.Array) -> jax.Array:
-  """Shifts images by up to a pixel and adds noise."""
+  """Shifts images by up to one pixel and adds noise.
+
+  Args:
+    rng: Random key of the batch.
+    images: Images `[batch, height, width, channels]`.
+
+  Returns:
+    Images of the same shape.
+  """
   rng_shift, rng_noise = jax.random.split(rng)
   shifts = jax.random.randint(
     rng_shift, (len(images), 2), -_MAX_SHIFT, _MAX_SHIFT + 1
   )
-  # The border of a digit is background on the left and on the right, so that
-  # what leaves on one side may come back on the other.
+  # Both the left and the right border of a digit are background, so a column
+  # that leaves on one side may come back on the other.
   shifted = jax.vmap(lambda x, by: jnp.roll(x, by, (0, 1)))(images, shifts)
   return shifted + _NOISE * jax.random.normal(rng_noise, images.shape)
 

@@ -1,9 +1,9 @@
-"""A hat on a generator that is not ours: principal components of the digits.
+"""Puts a hat on a generator that is not ours: principal components.
 
 python -m experiments.own_generator.pca --workdir=runs/pca
 
-The generator is one line of NumPy and no network at all: x = mean + z S V. All
-that training and sampling need of it is `apply`, and the shape of a latent.
+The generator is one line of NumPy and not a network: x = mean + z S V.
+Training and sampling need only its `apply` and the shape of a latent.
 """
 
 import argparse
@@ -20,15 +20,19 @@ _COMPONENTS = 32
 
 
 def make_generator(images: np.ndarray) -> base.Generator:
-  """Returns the Gaussian that fits the images best, as a generator.
+  """Makes a generator of the Gaussian that fits the images best.
 
   Args:
-    images: float32 `[n, height, width, channels]` in [-1, 1].
+    images: Images in [-1, 1], float32 `[n, height, width, channels]`.
+
+  Returns:
+    A generator whose latents are the coefficients of the principal components.
   """
   rows = images.reshape(len(images), -1)
   mean = rows.mean(0)
   _, scales, directions = np.linalg.svd(rows - mean, full_matrices=False)
-  # Of unit variance along each component: z ~ N(0, I) draws from the Gaussian.
+  # A latent has unit variance along each component, so z ~ N(0, I) draws from
+  # the Gaussian.
   basis = scales[:_COMPONENTS, None] * directions[:_COMPONENTS]
   basis /= np.sqrt(len(rows))
 
@@ -42,7 +46,7 @@ def make_generator(images: np.ndarray) -> base.Generator:
 
 
 def main() -> None:
-  """Trains the hat, draws samples and judges them."""
+  """Trains the hat, draws samples and evaluates them."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--seed", type=int, default=0)
@@ -52,7 +56,7 @@ def main() -> None:
   digits = data.load_all(data.open_source(config.data, "train"))
   generator = make_generator(pixels.to_float(digits))
   if train.train(config, path, generator):
-    return  # Stopped by a signal: the same command goes on.
+    return  # A signal stopped the run. The same command resumes it.
   restored = sample.restore(config, path, generator)
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)

@@ -2,10 +2,10 @@
 
 python experiments/reliability/soak.py WORKDIR OUT.json [--minutes 120]
 
-Every half minute it notes the training step, resident memory, open files and
-threads of the run (Linux: from /proc), and at the end stops it with SIGTERM.
-Logs, images and checkpoints are due far more often than usual, so that what
-leaks with one of them shows.
+Every half minute the script notes the training step, the resident memory, the
+open files and the threads of the run. It reads them from /proc, so it needs
+Linux. At the end it stops the run with SIGTERM. Logs, images and checkpoints
+are written far more often than usual, so that a leak in any of them shows.
 """
 
 import argparse
@@ -36,7 +36,16 @@ _TITLES = {
 
 
 def note(process: int, path: pathlib.Path) -> dict[str, float]:
-  """Returns what a process holds now."""
+  """Returns what a process holds now.
+
+  Args:
+    process: Number of the process (PID).
+    path: Workdir of the run.
+
+  Returns:
+    The last logged training step, the resident memory in MiB, and the numbers
+    of open files and threads.
+  """
   proc = pathlib.Path("/proc") / str(process)
   status = dict(
     line.split(":", 1) for line in (proc / "status").read_text().splitlines()
@@ -51,7 +60,15 @@ def note(process: int, path: pathlib.Path) -> dict[str, float]:
 
 
 def soak(path: pathlib.Path, seconds: float) -> list[dict[str, float]]:
-  """Trains for so long; returns the notes, with their `minutes`."""
+  """Trains a run for a while and takes notes.
+
+  Args:
+    path: Workdir of the run, which must not exist yet.
+    seconds: Length of the run, in seconds.
+
+  Returns:
+    The notes in the order of time. `minutes` is the time since the start.
+  """
   path.mkdir(parents=True)
   command = [sys.executable, "-m", "hatebm_jax.main", f"--workdir={path}"]
   notes = []
@@ -72,7 +89,12 @@ def soak(path: pathlib.Path, seconds: float) -> list[dict[str, float]]:
 
 
 def plot(notes: list[dict[str, float]], out: pathlib.Path) -> None:
-  """Draws each figure over time."""
+  """Draws memory, files and threads over time.
+
+  Args:
+    notes: Notes that `soak` returned.
+    out: Path of the .png file to write.
+  """
   figure = Figure(figsize=(9, 3), layout="constrained")
   axes = figure.subplots(1, len(_TITLES))
   for ax, (name, title) in zip(axes, _TITLES.items(), strict=True):
@@ -82,10 +104,10 @@ def plot(notes: list[dict[str, float]], out: pathlib.Path) -> None:
 
 
 def main() -> None:
-  """Runs the soak; writes the notes and their picture."""
+  """Runs the soak and writes the notes and their picture."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("workdir", type=pathlib.Path, help="a new one")
-  parser.add_argument("out", type=pathlib.Path, help="the .json to write")
+  parser.add_argument("workdir", type=pathlib.Path, help="a new workdir")
+  parser.add_argument("out", type=pathlib.Path, help="the .json file to write")
   parser.add_argument("--minutes", type=float, default=120)
   args = parser.parse_args()
   notes = soak(args.workdir, 60 * args.minutes)

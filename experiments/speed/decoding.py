@@ -1,10 +1,11 @@
-"""How many images a second the data readers deliver: a table as JSON.
+"""Measures how many images per second the data readers deliver.
 
 python experiments/speed/decoding.py FOLDER OUT.json
 
-FOLDER holds 32x32 images, as CIFAR-10's. They are read as they are, and as
-480x352 mosaics of them (JPEG, quality 90), which stand in for photographs; both
-also as a TensorFlow data set that holds the same bytes.
+FOLDER holds 32x32 images such as those of CIFAR-10. The script reads them as
+they are, and as 480x352 mosaics of them (JPEG, quality 90) that stand in for
+photographs. It reads both from folders and from TensorFlow data sets that hold
+the same bytes. The result is a table as JSON.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from hatebm_jax import data
 _COLUMNS, _ROWS = 15, 11
 _NUM_MOSAICS = 600
 _NUM_SMALL = 10_000
-_SECONDS = 8.0  # of each measurement, after the first batch
+_SECONDS = 8.0  # length of each measurement, after the first batch
 _BATCH = 128
 
 
@@ -33,7 +34,7 @@ def _images(folder: pathlib.Path, num: int) -> list[pathlib.Path]:
 
 
 def _make_mosaics(files: list[pathlib.Path], out: pathlib.Path) -> None:
-  """Writes mosaics of small images."""
+  """Writes mosaics that consist of small images."""
   rng = np.random.default_rng(0)
   for i in range(_NUM_MOSAICS):
     mosaic = Image.new("RGB", (32 * _COLUMNS, 32 * _ROWS))
@@ -61,7 +62,7 @@ def _store(files: list[pathlib.Path], name: str, out: pathlib.Path) -> None:
 
 
 def _rate(source: str, size: int, crop: str, cache: float, directory) -> float:
-  """Images a second that `data.batches` delivers."""
+  """Returns how many images per second `data.batches` delivers."""
   config = imagenet128.get_config().data
   config.unlock()
   config.update(
@@ -82,7 +83,7 @@ def _rate(source: str, size: int, crop: str, cache: float, directory) -> float:
 
 
 def main() -> None:
-  """Measures all readers and prints the figures as JSON."""
+  """Measures all readers and prints the rates as JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("out", type=pathlib.Path)

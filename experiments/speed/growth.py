@@ -1,4 +1,4 @@
-"""How cost grows with batch, width, image size and Langevin steps.
+"""Measures how cost grows with batch, width, image size and Langevin steps.
 
 python experiments/speed/growth.py OUT.json OUT.png
 """
@@ -34,14 +34,14 @@ def _measure(**settings: int) -> dict[str, dict]:
   config.model.width = settings["width"]
   config.data.image_size = settings["image size"]
   config.langevin.num_steps = settings["Langevin steps"]
-  # A bank of full size would cost the memory of 10,000 large images.
+  # A bank of full size would need the memory of 10,000 large images.
   config.generator.bank_size = 512
   result = benchmark.measure(config, _ROUNDS, with_literal=False)
   return {"settings": settings, **result}
 
 
 def _plot(results: dict[str, list[dict]], out: pathlib.Path) -> None:
-  """A panel for each setting: seconds, and the floor of minimal FLOPs."""
+  """Draws one panel per setting: seconds, and the floor of minimal FLOPs."""
   figure, panels = plt.subplots(1, len(results), figsize=(16, 4.5), sharey=True)
   for panel, (name, runs) in zip(panels, results.items(), strict=True):
     values = [run["settings"][name] for run in runs]
@@ -66,7 +66,7 @@ def _plot(results: dict[str, list[dict]], out: pathlib.Path) -> None:
 
 
 def main() -> None:
-  """Measures all settings, one varied at a time, and plots them."""
+  """Measures the cost while one setting at a time varies, and plots it."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("json", type=pathlib.Path)
   parser.add_argument("png", type=pathlib.Path)
