@@ -1,473 +1,165 @@
-"""Where images come from: scikit-learn's digits and folders of image files.
+"""Opens sources of images: the one place that knows all kinds of sources.
 
-`data_tfds.py` is the third kind of source. Every image is decoded by Pillow.
+A new kind of source takes two files. The first is a module in this folder with
+a function that returns a `base.Source`; `digits.py` is the shortest example.
+The second is this file: `_open` needs one more case. For example, a source
+`array:FILE` of images in a .npy file would be:
+
+```python
+# hatebm_jax/data/array.py
+def open_array(path, config, split):
+  images = np.load(path)
+
+  def read(indices):
+    for i in indices:
+      image = pictures.to_pillow(images[i])
+      yield decode.fit(image, config.image_size, config.channels, config.crop)
+
+  return base.Source(f"array:{path}", len(images), config.image_size, read)
+
+# hatebm_jax/data/sources.py, in _open
+  if kind == "array" and rest:
+    return array.open_array(rest, config, split)
+```
 """
 
-import collections
-import concurrent.futures
-import enum
-import errno
-import functools
-import io
-import itertools
-import os
-import shlex
-import stat
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import tqdm
+from absl import logging
 
-from hatebm_jax import errors, images
+from hatebm_jax import settings
+from hatebm_jax.data import base, decode, digits, folder, tfds
+from hatebm_jax.data.base import DataError, Source
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+_LOOKED_AT = 100  # images whose size `native_size` looks at
+# Width over height of a typical photograph. It serves to estimate how much
+# memory images take that are not cut to squares.
+_ASPECT = 1.5
 
-# The names that a split goes by, the preferred one first.
-SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
-# An `image_size` that leaves images as large as they are.
-NATIVE = 0
-_DECODED_AHEAD = 128
 
-# Those of EXTENSIONS alone: Pillow knows others, of which EPS starts another
-# program.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-_MAX_BYTES = 2**30
-_MAX_PIXELS = 89_478_485  # Where Pillow starts to warn.
-_MAX_ASPECT = 100
-# Bad files of a folder: so many are named, so many or such a share it may have,
-# and at these counts the reasons are summed up.
-_NAMED = 10
-_MAX_BAD, _MAX_BAD_SHARE = 10, 0.1
-_MILESTONES = tuple(10**i for i in range(1, 10))
-
-# `decode` refuses what Pillow would only warn of.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class DataError(errors.UserError):
-  """The data or its configuration is wrong; the message says how to mend it."""
-
-
-class Reason(enum.StrEnum):
-  """Why an image cannot be used."""
-
-  MISSING = "missing"
-  NO_PERMISSION = "no permission"
-  NOT_REGULAR = "not a regular file"
-  LARGE_FILE = "over 1 GiB"
-  EMPTY = "empty"
-  NO_IMAGE = "not an image"
-  DAMAGED = "truncated or damaged"
-  LARGE = "over 89 million pixels"
-  NARROW = "sides over 100:1"
-
-
-_REASONS = {
-  errno.ENOENT: Reason.MISSING,
-  errno.ELOOP: Reason.MISSING,
-  errno.EACCES: Reason.NO_PERMISSION,
-  errno.EPERM: Reason.NO_PERMISSION,
-}
-
-
-class BadImageError(ValueError):
-  """One image cannot be used; the others can.
-
-  Attributes:
-    reason: why.
-  """
-
-  def __init__(self, reason: Reason):
-    super().__init__(str(reason))
-    self.reason = reason
-
-
-class Source(NamedTuple):
-  """A set of images in a fixed order.
-
-  Attributes:
-    name: what it is, for messages.
-    num_images: how many images it has.
-    image_size: height and width of a batch.
-    read: increasing indices -> iterator of uint8 `[height, width, channels]`,
-      no side smaller than `image_size`.
-    stream: None where `read` is fast at any index. Otherwise
-      (seed, start, process_index, process_count) -> endless iterator of this
-      host's shuffled images, from its `start`-th on.
-    skipped: says how many images were found unusable so far, and why; '' for
-      none.
-  """
-
-  name: str
-  num_images: int
-  image_size: int
-  read: Callable[[Iterable[int]], Iterator[np.ndarray]]
-  stream: Callable[[int, int, int, int], Iterator[np.ndarray]] | None = None
-  skipped: Callable[[], str] = lambda: ""
-
-  def images(
-    self, indices: Sequence[int], where: np.ndarray | None = None
-  ) -> np.ndarray:
-    """Reads images and cuts them square.
-
-    Where `stream` is set this reads through the set up to the last index: ask
-    for all that is needed in one call.
-
-    Args:
-      indices: `[n]` in [0, num_images), in any order, repeats allowed.
-      where: as in `cut`; None: the centre.
-
-    Returns:
-      uint8 `[n, image_size, image_size, channels]`.
-
-    Raises:
-      DataError: an image cannot be read.
-    """
-    increasing, inverse = np.unique(indices, return_inverse=True)
-    images = list(self.read(increasing))
-    if where is None:
-      where = np.full((len(inverse), 2), 0.5)
-    return cut([images[i] for i in inverse], self.image_size, where)
-
-
-def cut(
-  images: Sequence[np.ndarray], size: int, where: np.ndarray
-) -> np.ndarray:
-  """Cuts a square out of every image.
-
-  Args:
-    images: `n` times uint8 `[height, width, channels]`.
-    size: side of the squares.
-    where: `[n, 2]` in [0, 1), from the top and from the left.
-
-  Returns:
-    uint8 `[n, size, size, channels]`.
-  """
-  squares = []
-  for image, (y, x) in zip(images, where, strict=True):
-    top = int(y * (image.shape[0] - size + 1))
-    left = int(x * (image.shape[1] - size + 1))
-    squares.append(image[top : top + size, left : left + size])
-  return np.stack(squares)
-
-
-def pick_split(split: str, available: Iterable[str]) -> str | None:
-  """The name among those available that a split goes by, None without one."""
-  return next((name for name in SPLITS[split] if name in available), None)
-
-
-def _read_file(path: str) -> bytes:
-  """Reads an image file whole: errors are then either the disk's or Pillow's.
-
-  Raises:
-    BadImageError: it cannot be an image, or may not be read.
-    DataError: the file system fails.
-  """
-  try:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # To open a FIFO would wait for ever.
-      raise BadImageError(Reason.NOT_REGULAR)
-    if status.st_size > _MAX_BYTES:
-      raise BadImageError(Reason.LARGE_FILE)
-    with open(path, "rb") as file:
-      return file.read()
-  except OSError as error:
-    raise BadImageError(_reason(path, error)) from error
-
-
-def _reason(path: str, error: OSError) -> Reason:
-  """Why a path cannot be used; raises DataError where the disk fails."""
-  if error.errno in _REASONS:
-    return _REASONS[error.errno]
-  raise DataError(
-    f"Cannot read {path!r}: the file system says {error.strerror!r}. Check the "
-    "disk, or the connection to it, and start the same command again"
-  ) from error
-
-
-def decode(
-  encoded: bytes, config: ml_collections.ConfigDict, upright: bool = False
-) -> np.ndarray:
-  """Decodes an image, the first one of an animation.
-
-  Args:
-    encoded: content of a JPEG, PNG, WebP, BMP or GIF file.
-    config: `config.data`.
-    upright: whether to follow the orientation that a camera noted.
-
-  Returns:
-    uint8 `[height, width, channels]`, the short side `image_size`; square for
-    crop='center'.
-
-  Raises:
-    BadImageError: it cannot be used.
-  """
-  if not encoded:
-    raise BadImageError(Reason.EMPTY)
-  try:
-    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-      _check_size(*image.size)
-      if upright:
-        image = ImageOps.exif_transpose(image)
-      return fit(image, config)
-  except (BadImageError, MemoryError):  # No memory: not the image's fault.
-    raise
-  except UnidentifiedImageError as error:
-    raise BadImageError(Reason.NO_IMAGE) from error
-  except Image.DecompressionBombError as error:
-    raise BadImageError(Reason.LARGE) from error
-  except Exception as error:  # Pillow raises OSError, SyntaxError and others.
-    raise BadImageError(Reason.DAMAGED) from error
-
-
-def _check_size(width: int, height: int) -> None:
-  """Refuses sizes that would take too much memory, decoded or resized."""
-  if width * height > _MAX_PIXELS:
-    raise BadImageError(Reason.LARGE)
-  if max(width, height) > _MAX_ASPECT * min(width, height):
-    raise BadImageError(Reason.NARROW)
-
-
-def fit(image: Image.Image, config: ml_collections.ConfigDict) -> np.ndarray:
-  """Converts an image's channels; resizes its short side or centre square."""
-  image = _convert(image, config.channels)
-  width, height = image.size
-  side = min(width, height)
-  size = side if config.image_size == NATIVE else config.image_size
-  if config.crop == "center":
-    left, top = (width - side) // 2, (height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    width = height = side
-  if side != size:
-    shape = (round(width * size / side), round(height * size / side))
-    image = image.resize(shape, Image.Resampling.BILINEAR)
-  pixels = np.asarray(image)
-  return pixels.reshape(*pixels.shape[:2], config.channels)
-
-
-def resize(pixels: np.ndarray, image_size: int) -> np.ndarray:
-  """Resizes images to squares, as a source resizes its images.
-
-  Args:
-    pixels: uint8 `[n, height, width, channels]`, 1 or 3 channels.
-    image_size: Height and width of the result in pixels.
-
-  Returns:
-    uint8 `[n, image_size, image_size, channels]`.
-  """
-  config = ml_collections.ConfigDict(
-    {"image_size": image_size, "crop": "center", "channels": pixels.shape[-1]}
-  )
-  return np.stack([fit(images.to_pillow(image), config) for image in pixels])
-
-
-def _convert(image: Image.Image, channels: int) -> Image.Image:
-  """Converts to gray or colour, transparent pixels over white."""
-  if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip.
-    deep, clear = np.asarray(image), image.info.get("transparency")
-    image = Image.fromarray((deep // 257).astype(np.uint8))
-    if clear is not None:
-      image.putalpha(Image.fromarray(deep != clear).convert("L"))
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image)
-  return image.convert("L" if channels == 1 else "RGB")
-
-
-def map_decode(
-  decode_item: Callable[[Any], np.ndarray], items: Iterable[Any]
-) -> Iterator[np.ndarray]:
-  """Decodes items in order, in threads: Pillow frees the GIL."""
-  pending = collections.deque()
-  for item in items:
-    pending.append(_decoders().submit(decode_item, item))
-    if len(pending) > _DECODED_AHEAD:
-      yield pending.popleft().result()
-  for decoded in pending:
-    yield decoded.result()
-
-
-@functools.cache
-def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(thread_name_prefix="decode")
-
-
-def open_digits(config: ml_collections.ConfigDict, split: str) -> Source:
-  """Opens scikit-learn's digits."""
-  pixels, _ = digits(split)
-
-  def read(indices):
-    return (fit(Image.fromarray(pixels[i]), config) for i in indices)
-
-  return Source(f"digits {split}", len(pixels), config.image_size, read)
-
-
-@functools.cache
-def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Digits uint8 `[n, 8, 8]` and labels int64 `[n]`, in an order fixed once."""
-  from sklearn import datasets, model_selection  # A second of start-up time.
-
-  bunch = datasets.load_digits()
-  pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-  train_and_test = model_selection.train_test_split(
-    np.arange(len(pixels)),
-    test_size=360,
-    stratify=bunch.target,
-    random_state=0,
-  )
-  rows = train_and_test[split == "test"]
-  return pixels[rows], bunch.target[rows]
-
-
-def open_folder(
-  path: str, config: ml_collections.ConfigDict, split: str
+def open_source(
+  config: ml_collections.ConfigDict, split: str = "train"
 ) -> Source:
-  """Opens a tree of image files.
+  """Opens a source of images.
+
+  `config.source` is one of these:
+
+  - `digits`: scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged
+    bilinearly. 1,437 are the split train and 360 the split test.
+  - `folder:PATH`: every image file below PATH, ordered by name. If PATH has a
+    folder `train`, this folder is the split train, and the folder `test` (or
+    `validation`, or `val`) is the split test. Otherwise all images are the
+    split train. An image that cannot be used is named on stderr and counted,
+    and the next usable image takes its place, so that `num_images` stays the
+    number of files.
+  - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
+    split test is its split `test` or, if it has none, `validation`.
+
+  Images are decoded once and kept in the memory of each host if they fit into
+  `cache_gib`. If they do not fit, the images of a folder are read when a batch
+  needs them, and a TensorFlow data set is streamed: each host shuffles its own
+  part through a buffer. The batches then depend on the number of hosts too, and
+  a resumed run first reads past the images of the epoch that it has seen.
 
   Args:
-    path: the folder.
-    config: `config.data`.
+    config: `config.data`, with the fields source, image_size (pixels), channels
+      (1 or 3), crop ('center' or 'random'), data_dir (folder of the prepared
+      TensorFlow data sets, '' for TensorFlow's default) and cache_gib (GiB).
     split: 'train' or 'test'.
 
   Returns:
-    The source; it reads files as they are needed.
+    The source.
 
   Raises:
-    DataError: there is no such folder or split, or no image in it.
+    ConfigError: A field has a value that cannot be used.
+    DataError: The data are missing or cannot be read. A TensorFlow data set may
+      have no image that cannot be read. A folder may have 10 such images, or
+      10 % of its images if that is more.
   """
-  root = _split_folder(os.path.expanduser(path), split)
-  files = list(_walk(root))
-  paths = [file for file in files if file.lower().endswith(EXTENSIONS)]
-  if not paths:
-    found = sorted({os.path.splitext(file)[1] or file for file in files})
-    raise DataError(
-      f"No images in {root!r}: expected files that end in "
-      f"{' '.join(EXTENSIONS)}; found {len(files)} other files "
-      f"({' '.join(found[:8]) or 'it is empty'}). Give the folder that holds "
-      "the images: --config.data.source=folder:PATH"
-    )
-  # Names may hold bytes that are no text, which cannot be printed.
-  name = f"folder:{root if root.isprintable() else repr(root)}"
-  skipped = _Skipped(name, len(paths))
-
-  def decode_usable(index):
-    for i in itertools.chain(range(index, len(paths)), range(index)):
-      if i not in skipped:
-        try:
-          return decode(_read_file(paths[i]), config, upright=True)
-        except BadImageError as error:
-          skipped.add(i, paths[i], error.reason)
-    raise skipped.too_many()
-
-  read = functools.partial(map_decode, decode_usable)
-  return Source(
-    name, len(paths), config.image_size, read, skipped=skipped.summary
-  )
+  _check(config, split)
+  return _cache(_open(config, split), config)
 
 
-class _Skipped:
-  """Counts a folder's images that cannot be used; threads may share it."""
+def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
+  """Returns the size that the images of a source have before a resize.
 
-  def __init__(self, name: str, num_images: int):
-    self._name, self._num_images = name, num_images
-    allowed = max(_MAX_BAD, int(_MAX_BAD_SHARE * num_images))
-    self._allowed = min(allowed, num_images - 1)
-    self._reasons: dict[int, Reason] = {}
-    self._lock = threading.Lock()
+  Args:
+    config: `config.data`; its `image_size` and `crop` have no effect.
+    split: 'train' or 'test'.
 
-  def __contains__(self, index: int) -> bool:
-    return index in self._reasons
+  Returns:
+    Median of the short sides of the first 100 images, in pixels.
 
-  def add(self, index: int, path: str, reason: Reason) -> None:
-    """Counts an image once and says so on stderr.
-
-    Raises:
-      DataError: there are too many.
-    """
-    with self._lock:
-      if index in self._reasons:
-        return
-      self._reasons[index] = reason
-      count = len(self._reasons)
-      if count <= _NAMED:
-        print(f"Skipping {path!r}: {reason}", file=sys.stderr)
-      if count in _MILESTONES:
-        print(self.summary(), file=sys.stderr)
-      if count > self._allowed:
-        raise self.too_many()
-
-  def summary(self) -> str:
-    """Says how many images were skipped and why; '' for none."""
-    if not self._reasons:
-      return ""
-    return (
-      f"{self._name}: {len(self._reasons):,} of {self._num_images:,} images "
-      f"skipped: {self._counts()}"
-    )
-
-  def too_many(self) -> DataError:
-    """The error that ends reading."""
-    return DataError(
-      f"{self._name}: expected at most {self._allowed:,} images that cannot be "
-      f"used, found {len(self._reasons):,} of {self._num_images:,}: "
-      f"{self._counts()}. The first of them are named above. Mend or delete "
-      "them, or give another folder: --config.data.source=folder:PATH"
-    )
-
-  def _counts(self) -> str:
-    # A copy, made at once: other threads may add to it.
-    counts = collections.Counter(sorted(self._reasons.values()))
-    return ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common())
+  Raises:
+    ConfigError: A field has a value that cannot be used.
+    DataError: The data are missing or cannot be read.
+  """
+  _check(config, split)
+  config = config.copy_and_resolve_references()
+  config.image_size, config.crop = decode.NATIVE, "center"
+  source = _open(config, split)
+  images = source.read(range(min(source.num_images, _LOOKED_AT)))
+  return int(np.median([len(image) for image in images]))
 
 
-def _split_folder(root: str, split: str) -> str:
-  """The folder that holds a split's images."""
-  if not os.path.isdir(root):
-    raise DataError(
-      f"config.data.source: expected a folder of images, found no folder "
-      f"{root!r}. Give one: --config.data.source=folder:PATH"
-    )
-  if not os.path.isdir(os.path.join(root, "train")):
-    if split == "train":
-      return root
-  elif name := pick_split(split, next(os.walk(root), ("", []))[1]):
-    return os.path.join(root, name)
-  train, test = (
-    shlex.quote(os.path.join(root, name)) for name in ("train", split)
-  )
+def _open(config: ml_collections.ConfigDict, split: str) -> Source:
+  """Opens a source that decodes its images when they are read."""
+  kind, _, rest = config.source.partition(":")
+  if config.source == "digits":
+    return digits.open_digits(config, split)
+  if kind == "folder" and rest:
+    return folder.open_folder(rest, config, split)
+  if kind == "tfds" and rest:
+    return tfds.open_tfds(rest, config, split)
   raise DataError(
-    f"{root!r} has no {split} images: expected in it a folder train and one of "
-    f"{', '.join(SPLITS[split])}. Make them and move images there: "
-    f"mkdir -p {train} {test}"
+    "config.data.source: expected digits, folder:PATH or tfds:NAME, found "
+    f"{config.source!r}. Give one of them, for example "
+    "--config.data.source=folder:PATH"
   )
 
 
-def _walk(root: str) -> Iterator[str]:
-  """Yields all files below a folder by name, each real folder's once.
+def _check(config: ml_collections.ConfigDict, split: str) -> None:
+  """Refuses values that no source can serve."""
+  settings.check_group(config, "data")
+  if split not in base.SPLITS:
+    raise DataError(f"split: expected train or test, found {split!r}.")
 
-  Raises:
-    DataError: the file system fails.
-  """
 
-  def skip(error):
-    reason = _reason(error.filename, error)
-    print(f"Skipping the folder {error.filename!r}: {reason}", file=sys.stderr)
+def _cache(source: Source, config: ml_collections.ConfigDict) -> Source:
+  """Decodes all images into memory if they fit into `cache_gib`."""
+  shape = (config.image_size, config.image_size, config.channels)
+  square = config.crop == "center"
+  gib = source.num_images * np.prod(shape) / 2**30 * (1 if square else _ASPECT)
+  logging.info(
+    "%s: %d images, %.2f GiB decoded, config.data.cache_gib=%g: %s",
+    source.name,
+    source.num_images,
+    gib,
+    config.cache_gib,
+    "kept in memory" if gib <= config.cache_gib else "read as needed",
+  )
+  if gib > config.cache_gib:
+    return source
+  if square:
+    images = np.empty((source.num_images, *shape), np.uint8)
+  else:  # The long sides of these images differ.
+    images = [None] * source.num_images
+  decoded = tqdm.tqdm(
+    source.read(range(source.num_images)),
+    f"decoding {source.name}",
+    source.num_images,
+    unit="image",
+    delay=2,  # seconds, so that small sets show no bar
+  )
+  for i, image in enumerate(decoded):
+    images[i] = image
+  if skipped := source.skipped():
+    print(skipped, file=sys.stderr)
 
-  seen = set()
-  for folder, folders, files in os.walk(root, onerror=skip, followlinks=True):
-    real = os.path.realpath(folder)
-    if real in seen:  # A link back up would never end.
-      folders.clear()
-      continue
-    seen.add(real)
-    # Names that start with a dot are left by file managers and notebooks.
-    folders[:] = sorted(name for name in folders if name[0] != ".")
-    for name in sorted(files):
-      if name[0] != ".":
-        yield os.path.join(folder, name)
+  def read(indices):
+    return (images[i] for i in indices)
+
+  return source._replace(read=read, stream=None)

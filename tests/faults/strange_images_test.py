@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hatebm_jax import data, report
-from hatebm_jax.data import sources as data_sources
-from hatebm_jax.data.sources import Reason
+from hatebm_jax.data import decode as decode_lib
+from hatebm_jax.data.decode import BadImageError, Reason
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
@@ -586,8 +586,8 @@ def change(encoded, changes):
 def decode(encoded, **overrides):
   config = make_config("", **overrides)
   try:
-    return data_sources.decode(encoded, config, upright=True)
-  except data_sources.BadImageError as error:
+    return decode_lib.decode(encoded, config, upright=True)
+  except BadImageError as error:
     return error.reason
 
 

@@ -10,7 +10,6 @@ import tiny
 
 from configs import default
 from hatebm_jax import data
-from hatebm_jax.convert import crc32c
 
 COUNT = 20
 
@@ -115,7 +114,7 @@ def test_a_default_config_elsewhere(folder):
   metadata = folder.parents[0] / ".config" / "metadata.json"
   metadata.parent.mkdir()
   metadata.write_text('{"default_config_name": "../../elsewhere"}')
-  with pytest.raises(data.DataError, match="which is none"):
+  with pytest.raises(data.DataError, match="not the name of a config"):
     read(folder)
 
 
@@ -133,11 +132,11 @@ def test_mangled_json(folder, file, content):
 @pytest.mark.parametrize(
   "old, new, message",
   [
-    (f'"{COUNT}"', '"9999999999999999"', "expected files"),
-    (f'"{COUNT}"', '"-1"', "expected files|cannot be opened"),
+    (f'"{COUNT}"', '"9999999999999999"', "expected from 1 to"),
+    (f'"{COUNT}"', '"-1"', "expected from 1 to|cannot be opened"),
     (f'"{COUNT}"', f'"{COUNT + 1}"', "Cannot read an image"),
-    ("{DATASET}-", "../{DATASET}-", "missing|expected files"),
-    ("{DATASET}-", "/etc/{DATASET}-", "missing|expected files"),
+    ("{DATASET}-", "../{DATASET}-", "missing|expected all files"),
+    ("{DATASET}-", "/etc/{DATASET}-", "missing|expected all files"),
     ('"train"', '"../train"', "cannot be opened|no train images"),
     ('"name": "tiny"', '"name": "other"', "missing|cannot be opened"),
   ],
@@ -153,7 +152,7 @@ def test_shards_elsewhere(folder):
   (shard,) = folder.glob("*.tfrecord*")
   shard.rename(folder.parent / shard.name)
   change(folder / "dataset_info.json", "{DATASET}-", "../{DATASET}-")
-  with pytest.raises(data.DataError, match="expected files in"):
+  with pytest.raises(data.DataError, match="expected all files in"):
     read(folder)
 
 
@@ -164,9 +163,7 @@ def test_a_flipped_byte_names_the_data_set(folder, place, cache_gib):
   content = bytearray(shard.read_bytes())
   content[place] ^= 1
   shard.write_bytes(content)
-  # A length, or what has a CRC.
-  found = "cut or damaged" if place == 0 else "DataLoss"
-  with pytest.raises(data.DataError, match=f"tfds:tiny, split train.*{found}"):
+  with pytest.raises(data.DataError, match=r"tiny, split train.*DataLoss"):
     read(folder, cache_gib=cache_gib)
 
 
@@ -176,19 +173,4 @@ def test_a_shard_that_was_cut(folder, size, cache_gib):
   (shard,) = folder.glob("*.tfrecord*")
   shard.write_bytes(shard.read_bytes()[:size])
   with pytest.raises(data.DataError, match="tfds:tiny, split train"):
-    read(folder, cache_gib=cache_gib)
-
-
-@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
-@pytest.mark.parametrize("length", [2**20, 2**40, 2**63, 2**64 - 17])
-@pytest.mark.parametrize("place", ["first", "last"])
-def test_a_record_that_claims_memory(folder, length, place, cache_gib):
-  # With the right checksum, TensorFlow would believe it.
-  (shard,) = folder.glob("*.tfrecord*")
-  claim = length.to_bytes(8, "little")
-  checksum = crc32c.masked(np.frombuffer(claim, np.uint8))
-  record = claim + checksum.to_bytes(4, "little") + b"a few bytes"
-  content = shard.read_bytes()
-  shard.write_bytes(record + content if place == "first" else content + record)
-  with pytest.raises(data.DataError, match="cut or damaged"):
     read(folder, cache_gib=cache_gib)
