@@ -38,7 +38,7 @@ from hatebm_jax import (
   train,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import conv_ops
 from hatebm_jax.objectives import synthesis
 from hatebm_jax.objectives.parts import hat_learning
 
@@ -112,7 +112,7 @@ def measure(
   data.check_batch(config.train.batch_size, mesh.size)
   programs = {"fast": _compile(config, mesh)}
   if with_literal:
-    with layers.literal():
+    with conv_ops.literal():
       programs["literal"] = _compile(config, mesh)
   rates, rounds, literal = _time_in_turns(config, mesh, programs, num_rounds)
   return {

@@ -105,6 +105,10 @@ _NORM = _optional(_above(0, 1e9))
 _TEMPERATURE = _above(0, 1e6)
 _CHAIN = _integer(1, 10**6)
 _TEXT = Rule("text, which may be empty", lambda x: isinstance(x, str))
+_NETWORK = Rule(
+  "the name of a module of hatebm_jax.models, such as 'generator' or 'decoder'",
+  lambda x: isinstance(x, str) and x.isidentifier(),
+)
 _BOOLEAN = Rule("True or False", lambda x: isinstance(x, bool))
 _DROPS = Rule(
   "((training step, rate from there on), ...), steps increasing from 1, rates "
@@ -179,7 +183,7 @@ _RULES: dict[str, dict[str, Rule]] = {
     "max_grad_norm": _NORM,
     "out_factor": _above(0, 1_000),
     "bank_size": _COUNT,
-    "kind": _choice("generator", "decoder"),
+    "kind": _NETWORK,
     "width": _optional(_WIDTH),
     "norm_epsilon": _above(0, 1),
     "source": _TEXT,

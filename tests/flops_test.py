@@ -6,7 +6,7 @@ import pytest
 
 from configs import cifar10
 from hatebm_jax import flops
-from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import conv_ops
 from hatebm_jax.models import generator as generator_lib
 from hatebm_jax.models import hat as hat_lib
 
@@ -43,7 +43,7 @@ def test_literal_networks_agree_with_xla():
     (generator, z, flops.generator(16, 64, rules=rules)),
   ):
     variables = jax.eval_shape(module.init, jax.random.key(0), inputs)
-    with layers.literal():
+    with conv_ops.literal():
       lowered = jax.jit(module.apply).lower(variables, inputs)
     found = lowered.compile().cost_analysis()["flops"]
     assert 2 * count <= found < 1.1 * 2 * count

@@ -18,8 +18,9 @@ import numpy as np
 
 from hatebm_jax.convert import inception, network
 from hatebm_jax.convert.network import ConvertError, Shape
-from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.decoder import Decoder
 from hatebm_jax.models.discriminator import Discriminator
+from hatebm_jax.models.encoder import Encoder
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 from hatebm_jax.models.inception import Inception

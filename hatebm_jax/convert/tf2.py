@@ -14,7 +14,8 @@ import flax.linen as nn
 
 from hatebm_jax.convert import network, tf_file
 from hatebm_jax.convert.network import ConvertError, Shape
-from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.decoder import Decoder
+from hatebm_jax.models.encoder import Encoder
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 

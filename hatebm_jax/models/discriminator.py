@@ -1,8 +1,9 @@
 """SN-GAN's discriminator: a hat with spectral norm on every layer.
 
 Spectral norm (Miyato et al., ICLR 2018) divides a layer's kernel W by an
-estimate of its largest singular value, sigma = u^T W v, which one power
-iteration a training step improves. u and v live in the collection `spectral`.
+estimate of its largest singular value, sigma = u^T W v. One power iteration in
+each training step improves the estimate. The vectors u and v are in the
+collection `spectral`.
 """
 
 import functools
@@ -12,11 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops as layers
-from hatebm_jax.models import hat
+from hatebm_jax.models import conv_ops, hat, resample
 
-# The products are small, and an error of sigma is one of all outputs: bfloat16
-# passes, an accelerator's default, would save nothing.
+# The products are small, and an error of sigma scales all outputs. The bfloat16
+# passes that accelerators use by default would save nothing.
 _dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -26,29 +26,28 @@ def make(
   """Returns torch-mimicry's SN-GAN discriminator for an image size.
 
   Args:
-    image_size: 16, 32, 64 or 128 (height and width in pixels).
-    width: base width `ndf`: 128 at 32, 1024 at 64 and 128.
-    dtype: of the computation.
+    image_size: Height and width of the images in pixels: 16, 32, 64 or 128.
+    width: Base width `ndf`: 128 at 32 pixels, 1024 at 64 and 128 pixels.
+    dtype: Type of the computation.
 
   Raises:
-    ConfigError: for another size, or a width that the size does not divide.
+    ConfigError: The network does not exist for this size or width.
   """
-  like = hat.make(image_size, width)
-  return Discriminator(like.widths, like.num_downs, dtype)
+  return Discriminator(*hat.layout(image_size, width), dtype)
 
 
 class SpectralLayer(nn.Module):
-  """Convolution or dense layer with bias; its kernel is divided by sigma.
+  """Convolution or dense layer with bias whose kernel is divided by sigma.
 
-  Its estimates of the kernel's first singular vectors are the variables `u`
+  The estimates of the kernel's first singular vectors are the variables `u`
   `[features]` and `v` `[*window, in]` of `spectral`. They are used and updated
-  as by PyTorch's `torch.nn.utils.spectral_norm`.
+  as PyTorch's `torch.nn.utils.spectral_norm` does it.
 
   Attributes:
-    features: output channels.
-    op: (x, kernel) -> y.
-    window: of the kernel, as in `(3, 3)`; `()` of a dense layer.
-    dtype: of the computation; parameters and sigma are float32.
+    features: Number of output channels.
+    op: Function (x, kernel) -> y.
+    window: Window of the kernel, such as `(3, 3)`; `()` for a dense layer.
+    dtype: Type of the computation; parameters and sigma are float32.
   """
 
   features: int
@@ -72,14 +71,14 @@ class SpectralLayer(nn.Module):
   def _sigma(self, kernel: jax.Array, train: bool) -> jax.Array:
     """Returns sigma, after a power iteration if `train`.
 
-    Its gradient with respect to the kernel takes u and v as constants: at the
-    singular vectors that is exact.
+    The gradient in the kernel takes u and v as constants. This is exact at the
+    singular vectors.
     """
-    matrix = kernel.reshape(-1, self.features)  # PyTorch's, transposed.
+    matrix = kernel.reshape(-1, self.features)  # PyTorch has its transpose.
     fixed = jax.lax.stop_gradient(matrix)
     image = lambda u: _unit(_dot(fixed, u)).reshape(kernel.shape[:-1])
     u = self.variable("spectral", "u", self._random_unit)
-    # Not random: a sigma near zero would blow up an untrained network.
+    # v is not random: a sigma near zero would blow up an untrained network.
     v = self.variable("spectral", "v", lambda: image(u.value))
     if train and not self.is_initializing():
       v.value = image(u.value)
@@ -92,28 +91,29 @@ class SpectralLayer(nn.Module):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  """Vector of length 1; as PyTorch, epsilon 1e-12."""
+  """Returns a vector scaled to length 1, with PyTorch's epsilon 1e-12."""
   return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Dense layer or 1x1 convolution: a matrix product over the channels."""
+  """Computes a dense layer or a 1x1 convolution as a matrix product."""
   return x @ kernel.reshape(kernel.shape[-2:])
 
 
 class DiscriminatorBlock(nn.Module):
   """Residual block of torch-mimicry: ReLU, conv, ReLU, conv, (down).
 
-  `HatBlock` with spectral norm and, except in the stem, two differences that
-  trained weights depend on: between the convolutions it has the input's width,
-  and its shortcut starts from the ReLU too, which torch-mimicry computes in
-  place.
+  It is a `HatBlock` with spectral norm. Except in the stem, it differs in two
+  ways that trained weights depend on: between the convolutions it has the
+  input's width, and its shortcut starts after the ReLU, because torch-mimicry
+  computes this ReLU in place.
 
   Attributes:
-    features: output channels.
-    down: halve the size at the end.
-    stem: the first block, on the image itself: no ReLU in front.
-    dtype: of the computation.
+    features: Number of output channels.
+    down: True halves the size at the end.
+    stem: True for the first block, which takes the image itself. It has no
+      ReLU in front.
+    dtype: Type of the computation.
   """
 
   features: int
@@ -127,23 +127,24 @@ class DiscriminatorBlock(nn.Module):
     layer = functools.partial(SpectralLayer, dtype=self.dtype)
     hidden = self.features if self.stem else x.shape[-1]
     x = x if self.stem else nn.relu(x)
-    h = layer(hidden, layers.conv3x3, (3, 3), name="conv_0")(x, train)
-    op = layers.conv3x3_down if self.down else layers.conv3x3
+    h = layer(hidden, conv_ops.conv3x3, (3, 3), name="conv_0")(x, train)
+    op = conv_ops.conv3x3_down if self.down else conv_ops.conv3x3
     h = layer(self.features, op, (3, 3), name="conv_1")(nn.relu(h), train)
     if self.down or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the pool: do it on the small side.
-      x = layers.avg_pool(x) if self.down else x
+      # A 1x1 convolution commutes with the pool. It costs less on the small
+      # image.
+      x = resample.avg_pool(x) if self.down else x
       x = layer(self.features, _product, (1, 1), name="shortcut")(x, train)
     return h + x
 
 
 class Discriminator(nn.Module):
-  """Discriminator of SN-GAN, as torch-mimicry has it.
+  """Discriminator of SN-GAN as torch-mimicry has it.
 
   Attributes:
-    widths: channels of each block.
-    num_downs: how many of the first blocks halve the size.
-    dtype: of the computation; parameters and logits are float32.
+    widths: Number of channels of each block.
+    num_downs: Number of the first blocks that halve the size.
+    dtype: Type of the computation; parameters and logits are float32.
   """
 
   widths: tuple[int, ...]
@@ -152,12 +153,12 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits of images; high for real ones.
+    """Returns logits of images. They are high for real images.
 
     Args:
-      x: images `[batch, height, width, channels]`.
-      train: one power iteration first; `spectral` must then be mutable. False:
-        the stored u and v.
+      x: Images `[batch, height, width, channels]`.
+      train: True makes one power iteration first; `spectral` must then be
+        mutable. False uses the stored u and v.
 
     Returns:
       Logits `[batch]`, float32.

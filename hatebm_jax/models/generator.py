@@ -1,13 +1,13 @@
-"""The generator network G: images from latent vectors."""
+"""The generator network G of the paper: images from latent vectors."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops as layers
-from hatebm_jax.models import sizes
+from hatebm_jax.models import conv_ops, resample, sizes
+from hatebm_jax.models.layers import Conv1x1, Conv3x3
 
-# Blocks' widths are the base width over these, by image size.
+# By image size, the divisor of the base width for each block.
 _DIVISORS = {
   16: (1, 1),
   32: (1, 1, 1),
@@ -15,7 +15,7 @@ _DIVISORS = {
   128: (1, 2, 4, 8, 16),
 }
 
-# Of the running statistics, a training step: PyTorch's default 0.1 is here 0.9.
+# Momentum of the running statistics. PyTorch's default 0.1 is 0.9 in Flax.
 _MOMENTUM = 0.9
 
 
@@ -30,30 +30,87 @@ def make(
   """Returns the generator of the paper for an image size.
 
   Args:
-    image_size: 16, 32, 64 or 128 (height and width in pixels).
-    width: base width `ngf`: 256 at 32, 1024 at 64 and 128 (2048: large).
-    channels: of the images.
-    out_factor: images are `out_factor * tanh(...)`.
-    norm_epsilon: of batch norm: 1e-3 in the reference, 1e-5 in torch-mimicry.
-    dtype: of the computation.
+    image_size: Height and width of the images in pixels: 16, 32, 64 or 128.
+    width: Base width `ngf`: 256 at 32 pixels, 1024 at 64 and 128 pixels (2048
+      for the large network).
+    channels: Number of channels of the images.
+    out_factor: Scale of the images, which are `out_factor * tanh(...)`.
+    norm_epsilon: Epsilon of batch norm: 1e-3 in the reference, 1e-5 in
+      torch-mimicry.
+    dtype: Type of the computation.
 
   Raises:
-    ConfigError: for another size, or a width that the size does not divide.
+    ConfigError: The network does not exist for this size or width.
   """
   widths = sizes.widths(image_size, width, _DIVISORS)
   return Generator(width, widths, channels, out_factor, norm_epsilon, dtype)
+
+
+def latent_shape(image_size: int, latent_size: int) -> tuple[int, ...]:
+  """Returns the shape of one latent: a vector, `[latent_size]`."""
+  del image_size  # It does not matter here.
+  return (latent_size,)
+
+
+def norm_relu(
+  x: jax.Array,
+  name: str,
+  epsilon: float,
+  dtype: jnp.dtype,
+  train: bool = False,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Applies batch norm and ReLU inside a module's compact method.
+
+  Args:
+    x: Activations `[batch, height, width, channels]`.
+    name: Name of the norm in the module's variables.
+    epsilon: Epsilon of batch norm.
+    dtype: Type of the computation.
+    train: True uses and updates the batch's statistics; False uses the stored
+      ones.
+    axis_name: Mesh axis that the batch is split over, if `train`. The
+      statistics are then those of the whole batch.
+  """
+  norm = nn.BatchNorm(
+    use_running_average=not train,
+    momentum=_MOMENTUM,
+    epsilon=epsilon,
+    axis_name=axis_name,
+    dtype=dtype,
+    name=name,
+  )
+  return nn.relu(norm(x))
+
+
+def to_images(
+  x: jax.Array, channels: int, out_factor: float, dtype: jnp.dtype
+) -> jax.Array:
+  """Makes images of the last activations inside a module's compact method.
+
+  Args:
+    x: Activations `[batch, height, width, features]` after norm and ReLU.
+    channels: Number of channels of the images.
+    out_factor: Scale of the images, which are `out_factor * tanh(...)`.
+    dtype: Type of the computation.
+
+  Returns:
+    Images `[batch, height, width, channels]`, float32.
+  """
+  x = Conv3x3(channels, dtype=dtype, name="conv")(x)
+  return out_factor * jnp.tanh(x.astype(jnp.float32))
 
 
 class GeneratorBlock(nn.Module):
   """Residual block: norm, ReLU, (up), conv, norm, ReLU, conv.
 
   Attributes:
-    features: output channels, of both convolutions.
-    norm_epsilon: of batch norm.
-    dtype: of the computation.
-    up: double the size at the start.
-    stem: the decoder's first block, on the latent itself: no norm and no ReLU
-      in front.
+    features: Number of output channels of both convolutions.
+    norm_epsilon: Epsilon of batch norm.
+    dtype: Type of the computation.
+    up: True doubles the size at the start.
+    stem: True for the decoder's first block, which takes the latent itself. It
+      has no norm and no ReLU in front.
   """
 
   features: int
@@ -68,29 +125,20 @@ class GeneratorBlock(nn.Module):
   ) -> jax.Array:
     """Maps `[b, h, w, in]` to `[b, 2h, 2w, features]` (h, w if not up)."""
 
-    def norm_relu(h, name):
-      return nn.relu(
-        nn.BatchNorm(
-          use_running_average=not train,
-          momentum=_MOMENTUM,
-          epsilon=self.norm_epsilon,
-          axis_name=axis_name,
-          dtype=self.dtype,
-          name=name,
-        )(h)
-      )
+    def normed(h, name):
+      return norm_relu(h, name, self.norm_epsilon, self.dtype, train, axis_name)
 
-    h = x if self.stem else norm_relu(x, "norm_0")
-    op = layers.up_conv3x3 if self.up else layers.conv3x3
-    h = layers.Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_0")(h)
-    h = layers.Conv3x3(self.features, dtype=self.dtype, name="conv_1")(
-      norm_relu(h, "norm_1")
+    h = x if self.stem else normed(x, "norm_0")
+    op = conv_ops.up_conv3x3 if self.up else conv_ops.conv3x3
+    h = Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_0")(h)
+    h = Conv3x3(self.features, dtype=self.dtype, name="conv_1")(
+      normed(h, "norm_1")
     )
     if self.up or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the bilinear up: do it on the small
-      # side.
-      x = layers.Conv1x1(self.features, self.dtype, name="shortcut")(x)
-      x = layers.upsample(x) if self.up else x
+      # A 1x1 convolution commutes with the bilinear up. It costs less on the
+      # small image.
+      x = Conv1x1(self.features, self.dtype, name="shortcut")(x)
+      x = resample.upsample(x) if self.up else x
     return h + x
 
 
@@ -98,12 +146,12 @@ class Generator(nn.Module):
   """SN-GAN's residual generator with bilinear up-sampling.
 
   Attributes:
-    base_width: channels at 4x4.
-    widths: channels of each block; every block doubles the size.
-    channels: of the images.
-    out_factor: images are `out_factor * tanh(...)`.
-    norm_epsilon: of batch norm.
-    dtype: of the computation; parameters and images are float32.
+    base_width: Number of channels at 4x4 pixels.
+    widths: Number of channels of each block. Every block doubles the size.
+    channels: Number of channels of the images.
+    out_factor: Scale of the images, which are `out_factor * tanh(...)`.
+    norm_epsilon: Epsilon of batch norm.
+    dtype: Type of the computation; parameters and images are float32.
   """
 
   base_width: int
@@ -117,13 +165,13 @@ class Generator(nn.Module):
   def __call__(
     self, z: jax.Array, train: bool = False, axis_name: str | None = None
   ) -> jax.Array:
-    """Returns images of latents.
+    """Returns the images of latents.
 
     Args:
-      z: latents `[batch, latent_dim]`.
-      train: use and update the batch's statistics (SN-GAN training). False,
-        as Hat EBM always has it: the stored statistics.
-      axis_name: with `train`, mesh axis that the batch is split over: its
+      z: Latents `[batch, latent_size]`.
+      train: True uses and updates the batch's statistics, as SN-GAN's training
+        does. False uses the stored statistics, as Hat EBM always does.
+      axis_name: Mesh axis that the batch is split over, if `train`. The
         statistics are then those of the whole batch.
 
     Returns:
@@ -136,19 +184,11 @@ class Generator(nn.Module):
       dtype=self.dtype,
       name="dense",
     )(z)
-    # Channel-major, as the reference (and torch-mimicry) lay it out.
+    # The layout is channel-major, as in the reference and in torch-mimicry.
     x = x.reshape(-1, self.base_width, 4, 4).transpose(0, 2, 3, 1)
     for i, features in enumerate(self.widths):
       x = GeneratorBlock(
         features, self.norm_epsilon, self.dtype, name=f"block_{i}"
       )(x, train, axis_name)
-    x = nn.BatchNorm(
-      use_running_average=not train,
-      momentum=_MOMENTUM,
-      epsilon=self.norm_epsilon,
-      axis_name=axis_name,
-      dtype=self.dtype,
-      name="norm",
-    )(x)
-    x = layers.Conv3x3(self.channels, dtype=self.dtype, name="conv")(nn.relu(x))
-    return self.out_factor * jnp.tanh(x.astype(jnp.float32))
+    x = norm_relu(x, "norm", self.norm_epsilon, self.dtype, train, axis_name)
+    return to_images(x, self.channels, self.out_factor, self.dtype)

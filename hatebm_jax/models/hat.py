@@ -1,13 +1,14 @@
-"""The hat network H: one energy an image."""
+"""The hat network H: one energy for each image."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops as layers
-from hatebm_jax.models import sizes
+from hatebm_jax.models import conv_ops, resample, sizes
+from hatebm_jax.models.layers import Conv1x1, Conv3x3
 
-# Blocks' widths are the base width over these, by image size.
+# By image size, the divisor of the base width for each block, and how many of
+# the first blocks halve the size.
 _DIVISORS = {
   16: (1, 1, 1, 1),
   32: (1, 1, 1, 1),
@@ -21,26 +22,39 @@ def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
   """Returns the hat of the paper for an image size.
 
   Args:
-    image_size: 16, 32, 64 or 128 (height and width in pixels).
-    width: base width `ngf`: 256 at 32, 1024 at 64 and 128 (2048: large).
-    dtype: of the computation.
+    image_size: Height and width of the images in pixels: 16, 32, 64 or 128.
+    width: Base width `ngf`: 256 at 32 pixels, 1024 at 64 and 128 pixels (2048
+      for the large network).
+    dtype: Type of the computation.
 
   Raises:
-    ConfigError: for another size, or a width that the size does not divide.
+    ConfigError: The network does not exist for this size or width.
   """
-  widths = sizes.widths(image_size, width, _DIVISORS)
-  return Hat(widths, _NUM_DOWNS[image_size], dtype)
+  return Hat(*layout(image_size, width), dtype)
+
+
+def layout(image_size: int, width: int) -> tuple[tuple[int, ...], int]:
+  """Returns the channels of each block and how many blocks halve the size.
+
+  Args:
+    image_size: Height and width of the images in pixels: 16, 32, 64 or 128.
+    width: Base width `ngf` of the network.
+
+  Raises:
+    ConfigError: The network does not exist for this size or width.
+  """
+  return sizes.widths(image_size, width, _DIVISORS), _NUM_DOWNS[image_size]
 
 
 class HatBlock(nn.Module):
   """Residual block: ReLU, conv, ReLU, conv, (down).
 
   Attributes:
-    features: output channels, of both convolutions.
-    down: halve the size at the end.
-    stem: the first block, on the image itself: no ReLU in front, and the
-      shortcut pools before its 1x1 convolution.
-    dtype: of the computation.
+    features: Number of output channels of both convolutions.
+    down: True halves the size at the end.
+    stem: True for the first block, which takes the image itself. It has no
+      ReLU in front, and the paper's shortcut pools before its 1x1 convolution.
+    dtype: Type of the computation.
   """
 
   features: int
@@ -52,26 +66,26 @@ class HatBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[b, h, w, in]` to `[b, h/2, w/2, features]` (h, w if not down)."""
     h = x if self.stem else nn.relu(x)
-    h = layers.Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
-    op = layers.conv3x3_down if self.down else layers.conv3x3
-    h = layers.Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_1")(
+    h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
+    op = conv_ops.conv3x3_down if self.down else conv_ops.conv3x3
+    h = Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_1")(
       nn.relu(h)
     )
     if self.down or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the pool: do it on the small side,
-      # also where the paper's block convolves first.
-      x = layers.avg_pool(x) if self.down else x
-      x = layers.Conv1x1(self.features, self.dtype, name="shortcut")(x)
+      # A 1x1 convolution commutes with the pool. It costs less on the small
+      # image, also where the paper's block convolves first.
+      x = resample.avg_pool(x) if self.down else x
+      x = Conv1x1(self.features, self.dtype, name="shortcut")(x)
     return h + x
 
 
 class Hat(nn.Module):
-  """Hat network (spec of the paper's appendix; no normalisation).
+  """Hat network of the paper's appendix. It has no normalisation.
 
   Attributes:
-    widths: channels of each block.
-    num_downs: how many of the first blocks halve the size.
-    dtype: of the computation; parameters and energies are float32.
+    widths: Number of channels of each block.
+    num_downs: Number of the first blocks that halve the size.
+    dtype: Type of the computation; parameters and energies are float32.
   """
 
   widths: tuple[int, ...]

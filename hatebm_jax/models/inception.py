@@ -1,8 +1,8 @@
-"""The Inception network of 2015 whose features FID is measured in.
+"""The Inception network of 2015, in whose features FID is measured.
 
-It differs from the Inception v3 that later libraries ship: 1,008 classes,
-average pools that leave padding out, and a max pool in the last block (Szegedy
-et al., CVPR 2016; Heusel et al., NeurIPS 2017). Layers have the names of the
+It differs from the Inception v3 of later libraries: it has 1,008 classes, its
+average pools leave padding out, and its last block has a max pool (Szegedy et
+al., CVPR 2016; Heusel et al., NeurIPS 2017). The layers have the names of the
 usual PyTorch ports, so that their weight files can be read.
 """
 
@@ -16,9 +16,9 @@ import jax.numpy as jnp
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008
 
-# A block is a list of branches whose outputs are joined; a branch is a list of
+# A block is a list of branches whose outputs are joined. A branch is a list of
 # steps. A step is a convolution (name, features, kernel, stride), a pool, or a
-# list of convolutions side by side, joined too.
+# list of parallel convolutions whose outputs are joined too.
 _AVERAGE, _MAX, _MAX_STRIDED = "average", "max", "max, stride 2"
 _ROW, _COLUMN = (1, 7), (7, 1)
 _THREES = (1, 3), (3, 1)
@@ -113,7 +113,7 @@ _BLOCKS = {
   "Mixed_7b": _block_e(_AVERAGE),
   "Mixed_7c": _block_e(_MAX),
 }
-# Valid convolutions and pools that lead up to the blocks.
+# These convolutions and pools come before the blocks.
 _STEM = [
   ("Conv2d_1a_3x3", 32, 3, 2),
   ("Conv2d_2a_3x3", 32, 3, 1, "VALID"),
@@ -126,7 +126,7 @@ _STEM = [
 
 
 class _ConvNorm(nn.Module):
-  """Convolution without bias, batch norm without scale of its own, ReLU."""
+  """Convolution without bias, batch norm, ReLU."""
 
   features: int
   kernel: tuple[int, int]
@@ -171,7 +171,7 @@ _POOLS = {
 
 
 def _walk(steps: list, x: jax.Array) -> jax.Array:
-  """Takes the steps of a branch."""
+  """Applies the steps of a branch."""
   for step in steps:
     if isinstance(step, str):
       x = _POOLS[step](x)
@@ -183,7 +183,7 @@ def _walk(steps: list, x: jax.Array) -> jax.Array:
 
 
 class _Block(nn.Module):
-  """One of the network's blocks, by its name."""
+  """Block of the network. Its name says which one."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -199,7 +199,7 @@ class Inception(nn.Module):
     """Returns features `[batch, 2048]` and logits `[batch, 1008]`.
 
     Args:
-      x: images `[batch, 299, 299, 3]`, as from `preprocess`.
+      x: Images `[batch, 299, 299, 3]` that `preprocess` returned.
     """
     x = _walk(_STEM, x)
     for name in _BLOCKS:
@@ -209,17 +209,17 @@ class Inception(nn.Module):
 
 
 def preprocess(images: jax.Array) -> jax.Array:
-  """Returns what the network sees of images.
+  """Returns the input of the network for images.
 
-  They are resized as TensorFlow 1 did, bilinear without half-pixel centres, as
-  all published FIDs were: pixel i of the output is at i * size / 299 of the
-  input. Then (x - 128) / 128.
+  Images are resized as in TensorFlow 1: bilinearly and without half-pixel
+  centres, so that pixel i of the output is at i * size / 299 of the input. All
+  published FIDs were computed this way. Then x becomes (x - 128) / 128.
 
   Args:
-    images: uint8 `[batch, height, width, 3]`.
+    images: Images `[batch, height, width, 3]`, uint8.
 
   Returns:
-    float32 `[batch, 299, 299, 3]`.
+    Images `[batch, 299, 299, 3]`, float32.
   """
   _, height, width, _ = images.shape
   x = images.astype(jnp.float32)
@@ -229,7 +229,7 @@ def preprocess(images: jax.Array) -> jax.Array:
 
 
 def _resize_weights(size: int) -> jax.Array:
-  """Weights of input pixels in output pixels, `[299, size]`."""
+  """Returns the weights of input pixels in output pixels, `[299, size]`."""
   where = jnp.arange(299) * (size / 299)
   low = jnp.floor(where).astype(int)
   part = (where - low)[:, None]

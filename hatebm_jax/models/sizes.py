@@ -1,4 +1,4 @@
-"""Which widths the paper's networks have at an image size."""
+"""Checks the sizes that the paper's networks are made for."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,16 @@ from hatebm_jax import errors
 def widths(
   image_size: int, width: int, divisors: Mapping[int, tuple[int, ...]]
 ) -> tuple[int, ...]:
-  """Returns the channels of each block.
+  """Returns the number of channels of each block.
 
   Args:
-    image_size: height and width in pixels.
-    width: base width `ngf` of the network.
-    divisors: a block's share of the base width, by image size.
+    image_size: Height and width of the images in pixels.
+    width: Base width `ngf` of the network.
+    divisors: By image size, the divisor of the base width for each block.
 
   Raises:
-    ConfigError: for another size, or a width that the divisors do not divide.
+    ConfigError: The network does not exist for this size, or a divisor does
+      not divide the width.
   """
   if image_size not in divisors:
     raise errors.ConfigError(

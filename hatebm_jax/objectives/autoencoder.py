@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import errors, pixels, sharding
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.models import autoencoder as autoencoder_lib
+from hatebm_jax.models import encoder as encoder_lib
 from hatebm_jax.objectives.parts import base, generators, learner
 
 _NUM_SHOWN = 16  # Images to look at are decoded a second time: few.
@@ -90,7 +90,7 @@ def _make_networks(config) -> base.Networks:
     ),
     latent_shape=latent_shape,
     image_shape=(size, size, config.data.channels),
-    encoder=autoencoder_lib.make_encoder(
+    encoder=encoder_lib.make(
       size, config.model.width, jnp.dtype(config.model.dtype)
     ),
     encoder_variables=lambda state, weights: {

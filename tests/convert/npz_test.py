@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert
-from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.decoder import Decoder
 from hatebm_jax.models.discriminator import Discriminator
+from hatebm_jax.models.encoder import Encoder
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 

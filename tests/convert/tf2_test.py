@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert
-from hatebm_jax.models.autoencoder import Decoder, Encoder
+from hatebm_jax.models.decoder import Decoder
+from hatebm_jax.models.encoder import Encoder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

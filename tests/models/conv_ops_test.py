@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from hatebm_jax.models import conv_ops as layers
+from hatebm_jax.models import conv_ops
 
 OPS = {
-  "conv3x3": (layers.conv3x3, layers.conv3x3_literal),
-  "conv3x3_down": (layers.conv3x3_down, layers.conv3x3_down_literal),
-  "up_conv3x3": (layers.up_conv3x3, layers.up_conv3x3_literal),
+  "conv3x3": (conv_ops.conv3x3, conv_ops.conv3x3_literal),
+  "conv3x3_down": (conv_ops.conv3x3_down, conv_ops.conv3x3_down_literal),
+  "up_conv3x3": (conv_ops.up_conv3x3, conv_ops.up_conv3x3_literal),
 }
 SHAPES = [
   # batch, height, width, in, out
@@ -107,23 +107,8 @@ def test_bfloat16_is_near_float32(name):
 
 def test_literal_networks_trace_the_literal_operations():
   x, kernel = _inputs((1, 4, 4, 2, 2))
-  trace = lambda: str(jax.make_jaxpr(lambda: layers.conv3x3(x, kernel))())
-  with layers.literal():
+  trace = lambda: str(jax.make_jaxpr(lambda: conv_ops.conv3x3(x, kernel))())
+  with conv_ops.literal():
     inside = trace()
   assert "custom_vjp" not in inside
   assert "custom_vjp" in trace()
-
-
-def test_avg_pool_by_hand():
-  x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  np.testing.assert_array_equal(
-    layers.avg_pool(x)[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]]
-  )
-
-
-def test_upsample_by_hand():
-  x = jnp.array([[0.0, 4.0], [8.0, 16.0]]).reshape(1, 2, 2, 1)
-  np.testing.assert_array_equal(
-    layers.upsample(x)[0, :, :, 0],
-    [[0, 1, 3, 4], [2, 3.25, 5.75, 7], [6, 7.75, 11.25, 13], [8, 10, 14, 16]],
-  )

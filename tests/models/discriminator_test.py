@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from hatebm_jax import errors
-from hatebm_jax.models import conv_ops as layers
-from hatebm_jax.models import discriminator
+from hatebm_jax.models import conv_ops, discriminator
 
 
 def conv(size, inputs, outputs):
@@ -57,8 +56,8 @@ def test_parameters_of_torch_mimicry(image_size, width, widths, shortcuts):
 
 
 LAYERS = {
-  "conv3x3": (layers.conv3x3, (3, 3)),
-  "down": (layers.conv3x3_down, (3, 3)),
+  "conv3x3": (conv_ops.conv3x3, (3, 3)),
+  "down": (conv_ops.conv3x3_down, (3, 3)),
   "dense": (jnp.dot, ()),
 }
 
@@ -206,7 +205,7 @@ def test_fast_convolutions_have_the_gradients_of_the_literal_ones():
     )(params, x)
 
   fast = jax.jit(gradients)(variables["params"], x)
-  with layers.literal():
+  with conv_ops.literal():
     literal = jax.jit(lambda *a: gradients(*a))(variables["params"], x)
   pairs = map(jax.tree.leaves, (fast, literal))
   for actual, expected in zip(*pairs, strict=True):

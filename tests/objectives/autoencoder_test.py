@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from hatebm_jax import errors, objectives, pixels, sharding
-from hatebm_jax.models import autoencoder as networks
+from hatebm_jax.models import encoder as encoder_lib
 from hatebm_jax.objectives import autoencoder
 
 
@@ -68,7 +68,7 @@ def test_what_is_shown(one_step, images):
   objective, _, state, _, shown = one_step
   x = pixels.to_float(images)
   np.testing.assert_array_equal(shown["data"], x)
-  encoder = networks.make_encoder(16, 8)
+  encoder = encoder_lib.make(16, 8)
   z = jax.jit(encoder.apply)({"params": state.encoder.params}, x)
   norms = np.linalg.norm(z.reshape(8, -1), axis=1)
   np.testing.assert_allclose(norms, np.sqrt(8 * 8), rtol=1e-4)

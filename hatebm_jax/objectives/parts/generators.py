@@ -1,7 +1,9 @@
 """Generators as a config describes them, and trained ones from elsewhere."""
 
 import dataclasses
+import importlib
 import pathlib
+import types
 from typing import Any
 
 import flax.linen as nn
@@ -9,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from hatebm_jax import convert, errors
+from hatebm_jax import convert, errors, models
 from hatebm_jax.convert import network
-from hatebm_jax.models import autoencoder, generator
 from hatebm_jax.objectives.parts import learner
 from hatebm_jax.run import checkpoint, workdir
 
@@ -26,8 +27,10 @@ def make(
   """Returns the generator of a config and the shape of one latent.
 
   Raises:
-    ConfigError: if the networks do not exist for the config's size or width.
+    ConfigError: `config.generator.kind` names no generator, or the network does
+      not exist for the config's size or width.
   """
+  kind = _module(config.generator.kind)
   group, size = config.generator, config.data.image_size
   options = {
     "width": config.model.width if group.width is None else group.width,
@@ -36,15 +39,30 @@ def make(
     "norm_epsilon": group.norm_epsilon,
     "dtype": jnp.dtype(config.model.dtype),
   }
-  if group.kind == "generator":
-    return generator.make(size, **options), (config.model.latent_size,)
-  if group.kind == "decoder":
-    return (
-      autoencoder.make_decoder(size, **options),
-      autoencoder.latent_shape(size),
-    )
+  return (
+    kind.make(size, **options),
+    kind.latent_shape(size, config.model.latent_size),
+  )
+
+
+def _module(name: str) -> types.ModuleType:
+  """Returns the module of `hatebm_jax.models` with a name.
+
+  Args:
+    name: Name of a module that lies in the folder of `hatebm_jax.models`.
+
+  Raises:
+    ConfigError: There is no such module, or it makes no generator.
+  """
+  files = pathlib.Path(models.__file__).parent.glob("*.py")
+  # Nothing outside the folder is imported: the name may be a stranger's.
+  if name in {file.stem for file in files} - {"__init__"}:
+    module = importlib.import_module(f"{models.__name__}.{name}")
+    if hasattr(module, "make") and hasattr(module, "latent_shape"):
+      return module
   raise errors.ConfigError(
-    f"config.generator.kind={group.kind!r}: expected 'generator' or 'decoder'."
+    f"config.generator.kind={name!r}: expected a module of hatebm_jax.models "
+    "that has make and latent_shape, such as 'generator' or 'decoder'."
   )
 
 
