@@ -27,6 +27,8 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
+from hatebm_jax import chains as chains_lib
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import (
   data,
   errors,
@@ -35,7 +37,6 @@ from hatebm_jax import (
   objectives,
   settings,
   sharding,
-  train,
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import conv_ops
@@ -137,8 +138,8 @@ def measure(
 def _compile(config: ml_collections.ConfigDict, mesh: Mesh) -> _Programs:
   """Compiles all that is timed, in the formulation that is in force."""
   objective = objectives.make(config, mesh)
-  abstract = train.abstract_state(config, objective, mesh)
-  state = train.init_state(config, objective, abstract)
+  abstract = compile_lib.abstract_state(config, objective, mesh)
+  state = compile_lib.init_state(config, objective, abstract)
   calls = _update_calls(config, mesh, objective.networks, state)
   kept = [jax.tree.map(jnp.copy, state)]
   for name, num_steps in _lengths(config).items():
@@ -167,7 +168,7 @@ def _step_call(config, mesh, kept, num_steps):
   images = sharding.global_batches(noise.astype(np.uint8), mesh)
   rng, steps = jax.random.key(config.seed), np.arange(1)
   compiled = (
-    train.compile_steps(objective, kept[0])
+    compile_lib.compile_steps(objective, kept[0])
     .lower(kept[0], images, rng, steps)
     .compile()
   )
@@ -185,21 +186,17 @@ def _joint_call(config, mesh, networks, state, num_steps):
     num_steps, 1e-4, 5e-3, temperature=1e-3, max_drift_y=2.5, update_z=True
   )
 
-  def chains(variables, rngs):
-    hat_variables, generator_variables = variables
-    return langevin.sample(
-      rngs,
-      lambda x: networks.hat.apply(hat_variables, x),
-      lambda z: networks.generator.apply(generator_variables, z),
-      langevin.init_state(rngs, networks.latent_shape, networks.image_shape),
-      chain,
-    )[0]
+  plan = chains_lib.Plan(chain)
+
+  def run(variables, rngs):
+    first = chains_lib.start(networks, plan, rngs)
+    return chains_lib.advance(networks, plan, variables, rngs, first)[0]
 
   rngs = rng_lib.per_index(
     jax.random.key(0), jnp.arange(config.train.batch_size)
   )
   return _bind(
-    sharding.split(chains, mesh, replicated=(0,)),
+    chains_lib.over_devices(run, mesh),
     networks.variables(state, "raw"),
     rngs,
   )

@@ -1,18 +1,20 @@
 """Short-run Langevin chains over the residual y and the latent z.
 
-One step of the chain (Hat EBM, algorithm 1; the order is the reference's):
+One step of the chain (Hat EBM, algorithm 1, in the order of the reference):
 
-  1. joint form only:
+  1. Only in the joint form:
      z <- z - (eps_z^2 / 2) grad_z H(G(z) + y)/T + eps_z N(0, I)
-  2. at the new z: g = grad_y [H(G(z) + y)/T + tau ||y||^2], scaled down per
+  2. At the new z: g = grad_y [H(G(z) + y)/T + tau ||y||^2], scaled down per
      image so that (eps^2 / 2) ||g|| <= max_drift_y;
      y <- y - (eps^2 / 2) g + eps N(0, I)
 
-The generator runs as seldom as the algebra allows: once a chain where only y
-moves; once a step in the joint form, since the step of y and the following step
-of z see the same G(z).
+`step` takes one such step. `sample` takes many and gives the same chain with
+fewer passes through the generator: G runs once in a chain where only y moves,
+and once in a step of the joint form, because the step of y and the next step of
+z see the same G(z).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,11 +25,11 @@ from hatebm_jax import rng as rng_lib
 
 
 class State(NamedTuple):
-  """Where the chains are.
+  """State of the chains.
 
   Attributes:
-    z: latents `[batch, ...]`, float32.
-    y: residual images `[batch, height, width, channels]`, float32.
+    z: Latents `[batch, ...]`, float32.
+    y: Residual images `[batch, height, width, channels]`, float32.
   """
 
   z: jax.Array
@@ -35,13 +37,14 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-  """Curves of a run, `[num_steps]`, float32; means over the batch.
+  """Means over the batch, float32: a scalar of a step, a curve of a run.
 
   Attributes:
-    energy: H(G(z) + y) where the step of y took its gradient.
-    drift_norm_z: (eps_z^2 / 2) ||grad_z||; zero where z does not move.
-    drift_norm_y: (eps^2 / 2) ||g||, after the clip.
-    clip_rate_y: share of the chains whose drift of y was clipped.
+    energy: Energy H(G(z) + y) where the step of y took its gradient.
+    drift_norm_z: L2 norm of the drift of z, (eps_z^2 / 2) ||grad_z||; zero
+      where z does not move.
+    drift_norm_y: L2 norm of the drift of y, (eps^2 / 2) ||g||, after the clip.
+    clip_rate_y: Share of the chains whose drift of y was clipped.
   """
 
   energy: jax.Array
@@ -50,18 +53,31 @@ class Info(NamedTuple):
   clip_rate_y: jax.Array
 
 
-class Settings(NamedTuple):
-  """Settings of a chain; Python numbers, fixed when it is compiled.
+class LatentInfo(NamedTuple):
+  """Curves of a chain over latents alone, `[num_steps]`, float32.
 
   Attributes:
-    num_steps: Langevin steps.
-    step_size_y: eps, in units of the image's [-1, 1].
-    step_size_z: eps_z, in units of the latent.
-    temperature: T; divides the hat's energy and nothing else.
-    tau: weight of the Gaussian prior on y, tau ||y||^2.
-    max_drift_y: bound on the drift's L2 norm an image; None: no clip.
-    update_z: move z too (the joint form).
-    noise: False leaves the drift alone.
+    energy: Mean energy U(z) where the step took its gradient.
+    drift_norm: Mean L2 norm of the drift, (eps^2 / 2) ||grad U||.
+  """
+
+  energy: jax.Array
+  drift_norm: jax.Array
+
+
+class Settings(NamedTuple):
+  """Settings of a chain: Python numbers, fixed when it is compiled.
+
+  Attributes:
+    num_steps: Number of Langevin steps.
+    step_size_y: Step size eps of y, in units of the image's range [-1, 1].
+    step_size_z: Step size eps_z of z, in units of the latent.
+    temperature: Temperature T; it divides the hat's energy and nothing else.
+    tau: Weight of the Gaussian prior on y, tau ||y||^2.
+    max_drift_y: Bound on the L2 norm of the drift of y, per image; None: no
+      clip.
+    update_z: Whether z moves too (the joint form).
+    noise: Whether noise is added; False leaves the drift alone.
   """
 
   num_steps: int
@@ -84,15 +100,55 @@ def init_state(
   """Starts fresh chains: z = scale_z N(0, I), y = scale_y N(0, I).
 
   Args:
-    rngs: a key a chain, `[batch]`.
-    latent_shape: of one latent.
-    image_shape: of one image, `(height, width, channels)`.
-    scale_z: `init_scale_latent` of the reference.
-    scale_y: `init_scale_residual` of the reference.
+    rngs: Random keys, one per chain, `[batch]`.
+    latent_shape: Shape of one latent.
+    image_shape: Shape of one image, `(height, width, channels)`.
+    scale_z: Standard deviation of z (`init_scale_latent` of the reference).
+    scale_y: Standard deviation of y (`init_scale_residual` of the reference).
   """
   z = scale_z * rng_lib.normal(_streams(rngs, "init_z"), latent_shape)
   y = scale_y * rng_lib.normal(_streams(rngs, "init_y"), image_shape)
   return State(z, y)
+
+
+def step(
+  rng: jax.Array,
+  hat_fn: energy_lib.HatFn,
+  generator_fn: energy_lib.GeneratorFn,
+  state: State,
+  settings: Settings,
+  index: int | jax.Array = 0,
+) -> tuple[State, Info]:
+  """Takes one Langevin step, as the equations at the top have it.
+
+  `sample` equals a loop of this function with `index` 0, 1, 2, ...
+
+  Args:
+    rng: Random key of the chains, or one key per chain; see `sample`. It stays
+      the same in all steps of a chain.
+    hat_fn: The hat, images `[batch, height, width, channels]` -> energies
+      `[batch]`.
+    generator_fn: The generator, latents `[batch, ...]` -> images.
+    state: State of the chains before the step.
+    settings: Settings of the chain; `num_steps` is not used.
+    index: Index of the step in its chain, from 0.
+
+  Returns:
+    The state after the step, and means over the batch.
+  """
+  rngs = _chain_rngs(rng, state.y.shape[0])
+  z, norm_z = state.z, jnp.zeros(())
+  if settings.update_z:
+    x_generated, vjp_fn = jax.vjp(generator_fn, z)
+    _, gradient = energy_lib.image_gradient(hat_fn, x_generated + state.y)
+    rngs_z = _streams(rngs, "z")
+    z, norm_z = _step_z(rngs_z, z, vjp_fn(gradient)[0], index, settings)
+  energy, gradient = energy_lib.image_gradient(
+    hat_fn, generator_fn(z) + state.y
+  )
+  rngs_y = _streams(rngs, "y")
+  y, norm_y, clipped = _step_y(rngs_y, state.y, gradient, index, settings)
+  return State(z, y), Info(energy.mean(), norm_z, norm_y, clipped)
 
 
 def sample(
@@ -106,18 +162,20 @@ def sample(
   """Runs `settings.num_steps` Langevin steps on a batch of chains.
 
   Args:
-    rng: one key (chain i then draws from its fold with i), or a key a chain
-      `[batch]`: where the batch is a part of a larger one, the keys of its
-      chains' global indices, so that the noise does not depend on the split.
-    hat_fn: images `[batch, height, width, channels]` -> energies `[batch]`.
-    generator_fn: latents `[batch, ...]` -> images.
-    state: where the chains start.
-    settings: of the chain.
-    first_step: index of the first step in its chain; two calls of n steps, the
-      second from `first_step=n`, draw the noise of one call of 2n steps.
+    rng: One random key, from which chain i derives its own by folding in i; or
+      one key per chain, `[batch]`. Where the batch is a part of a larger one,
+      give the keys of the chains' global indices: the noise then does not
+      depend on the split.
+    hat_fn: The hat, images `[batch, height, width, channels]` -> energies
+      `[batch]`.
+    generator_fn: The generator, latents `[batch, ...]` -> images.
+    state: State at the start.
+    settings: Settings of the chain.
+    first_step: Index of the first step in its chain. Two calls of n steps, the
+      second with `first_step=n`, draw the noise of one call of 2n steps.
 
   Returns:
-    The final state and the curves of the run.
+    The state at the end and the curves of the run, `[num_steps]`.
   """
   rngs = _chain_rngs(rng, state.y.shape[0])
   steps = first_step + jnp.arange(settings.num_steps)
@@ -127,31 +185,35 @@ def sample(
 
 def sample_latents(
   rng: jax.Array,
-  energy_fn: energy_lib.HatFn,
+  energy_fn: Callable[[jax.Array], jax.Array],
   z: jax.Array,
   num_steps: int,
   step_size: float,
-) -> tuple[jax.Array, Info]:
+) -> tuple[jax.Array, LatentInfo]:
   """Runs Langevin steps on latents alone, as DDLS does.
 
-  z <- z - (eps^2 / 2) grad U(z) + eps N(0, I): the chain of a residual over a
-  generator that makes nothing, so that y is the latent and U the hat.
+  One step is z <- z - (eps^2 / 2) grad U(z) + eps N(0, I).
 
   Args:
-    rng: as in `sample`.
-    energy_fn: U, latents `[batch, ...]` -> energies `[batch]`.
-    z: where the chains start.
-    num_steps: Langevin steps.
-    step_size: eps, in units of the latent.
+    rng: One random key, or one key per chain; see `sample`.
+    energy_fn: The energy U, latents `[batch, ...]` -> energies `[batch]`.
+    z: Latents at the start, `[batch, ...]`.
+    num_steps: Number of Langevin steps.
+    step_size: Step size eps, in units of the latent.
 
   Returns:
-    The final latents and the curves of the run; the drift stands under
-    `drift_norm_y`.
+    The latents at the end and the curves of the run.
   """
-  settings = Settings(num_steps, step_size)
-  start = State(jnp.zeros_like(z), z)
-  state, info = sample(rng, energy_fn, jnp.zeros_like, start, settings)
-  return state.y, info
+  # The name of this stream is that of y: recorded samples of DDLS drew from it.
+  rngs = _streams(_chain_rngs(rng, z.shape[0]), "y")
+
+  def body(z, index):
+    energy, gradient = energy_lib.image_gradient(energy_fn, z)
+    drift = 0.5 * step_size**2 * gradient
+    z = _move(z, drift, rngs, index, step_size, noise=True)
+    return z, LatentInfo(energy.mean(), _norms(drift).mean())
+
+  return jax.lax.scan(body, z, jnp.arange(num_steps))
 
 
 def sample_path(
@@ -162,16 +224,17 @@ def sample_path(
   settings: Settings,
   num_frames: int,
 ) -> State:
-  """Runs a chain and keeps `num_frames` states of it, start and end included.
+  """Runs a chain and keeps `num_frames` of its states, start and end included.
 
   Args:
-    rng: as in `sample`.
-    hat_fn: as in `sample`.
-    generator_fn: as in `sample`.
-    state: as in `sample`.
-    settings: as in `sample`.
-    num_frames: at least 2. The frames lie `num_steps // (num_frames - 1)` steps
-      apart; the steps left over are not taken.
+    rng: Random key or keys, the same as in `sample`.
+    hat_fn: The hat, images -> energies `[batch]`.
+    generator_fn: The generator, latents -> images.
+    state: State at the start.
+    settings: Settings of the chain.
+    num_frames: Number of frames, at least 2. They lie
+      `num_steps // (num_frames - 1)` steps apart; the steps left over are not
+      taken.
 
   Returns:
     A state with a leading axis of frames: z `[num_frames, batch, ...]`, y
@@ -191,7 +254,7 @@ def sample_path(
 
 
 def _chain_rngs(rng: jax.Array, batch: int) -> jax.Array:
-  """Returns a key a chain, `[batch]`."""
+  """Returns one random key per chain, `[batch]`."""
   if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
     rng = jax.random.wrap_key_data(rng)
   if rng.ndim:
@@ -200,11 +263,12 @@ def _chain_rngs(rng: jax.Array, batch: int) -> jax.Array:
 
 
 def _streams(rngs: jax.Array, name: str) -> jax.Array:
+  """Returns the keys of a named stream, one per chain."""
   return jax.vmap(lambda rng: rng_lib.stream(rng, name))(rngs)
 
 
 def _norms(x: jax.Array) -> jax.Array:
-  """L2 norm of each row, shaped to broadcast against `x`."""
+  """Returns the L2 norm of each row, shaped to broadcast against `x`."""
   axes = tuple(range(1, x.ndim))
   return jnp.sqrt(jnp.square(x).sum(axes, keepdims=True))
 
@@ -219,17 +283,17 @@ def _move(x, drift, rngs, step, step_size, noise):
 
 
 def _step_y(rngs, y, gradient, step, settings):
-  """Step 2 of the chain; `gradient` is that of H in the image.
+  """Takes step 2 of the chain, given the gradient of H in the image.
 
   Returns:
-    The new y, the mean norm of the drift and the share that was clipped.
+    The new y, the mean norm of the drift, and the share of clipped chains.
   """
   gradient = gradient / settings.temperature + 2 * settings.tau * y
   drift = 0.5 * settings.step_size_y**2 * gradient
   norm = _norms(drift)
   clipped = jnp.zeros_like(norm, bool)
   if settings.max_drift_y is not None:
-    # where, not minimum of a quotient: a zero gradient must not divide by zero.
+    # A minimum of a quotient would divide by zero where the gradient is zero.
     clipped = norm > settings.max_drift_y
     scale = settings.max_drift_y / jnp.where(clipped, norm, 1.0)
     drift = jnp.where(clipped, scale * drift, drift)
@@ -239,14 +303,14 @@ def _step_y(rngs, y, gradient, step, settings):
 
 
 def _step_z(rngs, z, gradient, step, settings):
-  """Step 1 of the chain; `gradient` is that of H in z. Never clipped."""
+  """Takes step 1, given the gradient of H in z, which is never clipped."""
   drift = 0.5 * settings.step_size_z**2 / settings.temperature * gradient
   z = _move(z, drift, rngs, step, settings.step_size_z, settings.noise)
   return z, _norms(drift).mean()
 
 
 def _sample_residual(rngs, hat_fn, generator_fn, state, settings, steps):
-  """The chain where only y moves: G(z) is computed once."""
+  """Runs a chain where only y moves: G(z) is computed once."""
   x_generated = generator_fn(state.z)
   rngs_y = _streams(rngs, "y")
 
@@ -260,11 +324,11 @@ def _sample_residual(rngs, hat_fn, generator_fn, state, settings, steps):
 
 
 def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
-  """The chain over z and y.
+  """Runs a chain over z and y.
 
-  The loop's body is the y half of step i and the z half of step i + 1: both see
-  G at the same z, so that its forward pass is shared. The z half of the first
-  step stands before the loop, the y half of the last one behind it.
+  The body of the loop is the y half of step i and the z half of step i + 1.
+  Both see G at the same z, so they share its forward pass. The z half of the
+  first step runs before the loop, the y half of the last step after it.
   """
   rngs_z, rngs_y = _streams(rngs, "z"), _streams(rngs, "y")
 

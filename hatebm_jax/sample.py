@@ -11,19 +11,19 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
+from hatebm_jax import chains as chains_lib
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import (
   data,
   errors,
   images,
-  langevin,
+  networks,
   objectives,
   pixels,
   sharding,
-  train,
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax import settings as settings_lib
-from hatebm_jax.objectives.parts import base, hat_learning
 from hatebm_jax.run import checkpoint, npz, workdir
 
 _GRID_IMAGES = 100
@@ -32,11 +32,12 @@ _FRAMES = 11
 
 
 class Drawn(NamedTuple):
-  """Images of as many chains, uint8 `[num_images, height, width, channels]`.
+  """Drawn images, uint8 `[num_images, height, width, channels]`, a chain each.
 
   Attributes:
-    generated: G(z), where the chains started.
-    samples: G(z) + y, where they ended; without a hat, `generated`.
+    generated: Images G(z), where the chains started.
+    samples: Images G(z) + y, where the chains ended; without a hat, the same as
+      `generated`.
   """
 
   generated: np.ndarray
@@ -47,8 +48,8 @@ class Paths(NamedTuple):
   """Paths of a few chains, `[frames, chains, height, width, channels]`.
 
   Attributes:
-    generated: G(z), float32 in [-1, 1] where G is.
-    residuals: y, float32.
+    generated: Images G(z), float32.
+    residuals: Residuals y, float32.
   """
 
   generated: np.ndarray
@@ -56,20 +57,22 @@ class Paths(NamedTuple):
 
 
 class Restored(NamedTuple):
-  """A run brought back for use.
+  """A trained run that is ready for use.
 
   Attributes:
-    config: of the run, with the command's sample and evaluate groups.
-    step: training steps that its weights have taken.
-    networks: hat and generator.
-    variables: of hat and generator, raw or averaged as the config says.
-    encoder_variables: of the encoder, where there is one.
-    mesh: that the variables lie on.
+    config: Config of the run, with the command's fields for sampling and
+      evaluation.
+    step: Number of training steps that its weights have taken.
+    networks: Networks of the run.
+    variables: Parameters of hat and generator, raw or averaged as the config
+      says.
+    encoder_variables: Variables of the encoder; None for a run without one.
+    mesh: Mesh that the variables lie on.
   """
 
   config: ml_collections.ConfigDict
   step: int
-  networks: base.Networks
+  networks: networks.Networks
   variables: tuple[Any, Any]
   encoder_variables: Any
   mesh: Mesh
@@ -78,21 +81,23 @@ class Restored(NamedTuple):
 def restore(
   config: ml_collections.ConfigDict,
   path: pathlib.Path,
-  generator: base.Generator | None = None,
+  generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
 ) -> Restored:
   """Restores a checkpoint of a run, the newest unless the config names one.
 
   Args:
-    config: of the command; all but its `sample`, `evaluate` and `sharding`
-      groups are taken from the run.
-    path: the workdir.
-    generator: that the run was trained with, if it was given one.
+    config: Config of the command. Only the fields that a resumed run may change
+      are taken from it, the others from the run.
+    path: Path of the workdir.
+    generator: Generator of the user's own, if the run was trained with one.
+    hat: Hat of the user's own, if the run was trained with one.
 
   Raises:
-    CheckpointError: if no checkpoint is whole, or it is of another network.
-    ConfigError: if a field cannot be used; or the run was given a generator,
-      and none is given here.
-    WorkdirError: if the workdir holds no run or no such checkpoint.
+    CheckpointError: If no checkpoint is whole, or it is of another network.
+    ConfigError: If a field cannot be used, or the run was trained with a
+      generator of the user's own and none is given here.
+    WorkdirError: If the workdir holds no run or no such checkpoint.
   """
   config = workdir.run_config(path, config)
   settings_lib.check(config)
@@ -103,16 +108,17 @@ def restore(
       "train.train in Python. Give it to sample.restore too."
     )
   mesh = sharding.make_mesh()
-  objective = objectives.make(config, mesh, generator)
+  objective = objectives.make(config, mesh, hat, generator)
   with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
-    state = saved.restore(step, train.abstract_state(config, objective, mesh))
-  networks, weights = objective.networks, config.sample.weights
+    abstract = compile_lib.abstract_state(config, objective, mesh)
+    state = saved.restore(step, abstract)
+  model, weights = objective.networks, config.sample.weights
   encoder_variables = None
-  if networks.encoder:
-    encoder_variables = networks.encoder_variables(state, weights)
-  variables = networks.variables(state, weights)
-  return Restored(config, step, networks, variables, encoder_variables, mesh)
+  if model.encoder:
+    encoder_variables = model.encoder_variables(state, weights)
+  variables = model.variables(state, weights)
+  return Restored(config, step, model, variables, encoder_variables, mesh)
 
 
 def _pick_step(
@@ -136,82 +142,39 @@ def _pick_step(
   return wanted
 
 
-def settings(config: ml_collections.ConfigDict) -> langevin.Settings:
-  """Returns the chain of evaluation; what it leaves open is as in training."""
-  evaluate = config.evaluate
-  given = lambda name: (
-    config.langevin[name] if evaluate[name] is None else evaluate[name]
-  )
-  return langevin.Settings(
-    num_steps=evaluate.num_steps,
-    step_size_y=given("step_size_y"),
-    step_size_z=given("step_size_z"),
-    temperature=given("temperature"),
-    tau=given("tau"),
-    max_drift_y=evaluate.max_drift_y,
-    update_z=hat_learning.moves_z(config),
-  )
-
-
-def init_scale_z(config: ml_collections.ConfigDict) -> float:
-  """Returns the scale of z at the start of the chains of evaluation."""
-  scale = config.evaluate.init_scale_z
-  return config.langevin.init_scale_z if scale is None else scale
-
-
-def start(restored: Restored, rngs: jax.Array) -> langevin.State:
-  """Returns fresh chains of evaluation, of a key each."""
-  config = restored.config
-  return langevin.init_state(
-    rngs,
-    restored.networks.latent_shape,
-    restored.networks.image_shape,
-    init_scale_z(config),
-    config.evaluate.init_scale_y,
-  )
-
-
 def compile_chains(
   restored: Restored, num_frames: int = 0
 ) -> Callable[[jax.Array], Any]:
-  """Compiles the chains of evaluation.
+  """Compiles the chains that draw samples.
 
   Args:
-    restored: from `restore`.
-    num_frames: states of the path to return; 0: the ends alone.
+    restored: Restored run.
+    num_frames: Number of states of the path to return; 0: only the two ends.
 
   Returns:
-    A function of the chains' indices `[batch]`. Without frames it returns
-    G(z) at the start and the sample, `[batch, height, width, channels]` in
-    [-1, 1]; with frames G(z) and y along the path,
+    A function of the chains' indices `[batch]`. Without frames it returns G(z)
+    at the start and the sample, `[batch, height, width, channels]` in [-1, 1].
+    With frames it returns G(z) and y along the path,
     `[batch, num_frames, height, width, channels]`.
   """
-  networks, mesh = restored.networks, restored.mesh
+  model, mesh = restored.networks, restored.mesh
+  plan = chains_lib.evaluation_plan(restored.config)
   rng = rng_lib.stream(jax.random.key(restored.config.seed), "sample")
 
-  def chains(variables, rngs):
-    hat_variables, generator_variables = variables
-    generator_fn = lambda z: networks.generator.apply(generator_variables, z)
-    chain = settings(restored.config)
-    state = start(restored, rngs)
-    x_generated = generator_fn(state.z)
-    if networks.hat is None:
+  def draw(variables, rngs):
+    if model.hat is None:
+      _, generator_fn = chains_lib.bind(model, variables)
+      x_generated = generator_fn(chains_lib.start(model, plan, rngs).z)
       return x_generated, x_generated
-    hat_fn = lambda x: networks.hat.apply(hat_variables, x)
     if num_frames:
-      path = langevin.sample_path(
-        rngs, hat_fn, generator_fn, state, chain, num_frames
-      )
-      frames = jax.vmap(generator_fn)(path.z), path.y
-      return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
-    state, _ = langevin.sample(rngs, hat_fn, generator_fn, state, chain)
-    return x_generated, generator_fn(state.z) + state.y
+      return chains_lib.film(model, plan, variables, rngs, num_frames)
+    fresh = chains_lib.run(model, plan, variables, rngs)
+    return fresh.x_start, fresh.x_sample
 
   def call(variables, indices):
-    rngs = rng_lib.per_index(rng, indices)
     method = restored.config.sharding.chains
-    split = sharding.split(chains, mesh, replicated=(0,), method=method)
-    return split(variables, rngs)
+    split = chains_lib.over_devices(draw, mesh, method)
+    return split(variables, rng_lib.per_index(rng, indices))
 
   compiled = jax.jit(call)
   return lambda indices: compiled(restored.variables, jnp.asarray(indices))
@@ -224,13 +187,13 @@ def _round_up(number: int, multiple: int) -> int:
 def draw(restored: Restored, repeat: int = 0) -> Drawn:
   """Draws `config.sample.num_images` images.
 
-  The i-th of a repeat depends on the seed, on the repeat and on i alone. Chains
-  run `config.sample.batch_size` at a time, rounded up to what divides over the
-  devices.
+  Image i of a repeat depends only on the seed, the repeat and i. The chains run
+  in batches of `config.sample.batch_size`, rounded up to a multiple of the
+  number of devices.
 
   Args:
-    restored: from `restore`.
-    repeat: which of several disjoint sets of images, from 0.
+    restored: Restored run.
+    repeat: Number of the set of images, from 0; sets are disjoint.
   """
   num_images = restored.config.sample.num_images
   first = repeat * num_images
@@ -249,7 +212,7 @@ def draw(restored: Restored, repeat: int = 0) -> Drawn:
 
 
 def draw_paths(restored: Restored) -> Paths:
-  """Draws a few paths of a run that has a hat."""
+  """Draws the paths of a few chains of a run that has a hat."""
   num = _round_up(_PATHS, restored.mesh.size)
   frames = min(_FRAMES, restored.config.evaluate.num_steps + 1)
   paths = sharding.fetch(compile_chains(restored, frames)(np.arange(num)))
@@ -260,8 +223,8 @@ def split_image(paths: Paths) -> np.ndarray:
   """Shows what the ends of paths are made of: G(z), y and their sum.
 
   Returns:
-    uint8 picture, a row a chain. y is gray where it is zero, and scaled so that
-    the largest of all its values is black or white.
+    A uint8 picture with one row per chain. The residual y is gray where it is
+    zero, and scaled so that its largest absolute value is black or white.
   """
   generated, residual = paths.generated[-1], paths.residuals[-1]
   scaled = residual / max(np.abs(residual).max(), 1e-12)
@@ -273,12 +236,12 @@ def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
   """Encodes and decodes images of the test split.
 
   Args:
-    restored: a run with an encoder.
-    num_images: how many.
+    restored: Restored run that has an encoder.
+    num_images: Number of images.
 
   Returns:
-    uint8 `[2, num_images, height, width, channels]`: images, and what comes
-    back of them.
+    The images and their reconstructions, uint8
+    `[2, num_images, height, width, channels]`.
   """
   networks = restored.networks
   source = data.open_source(restored.config.data, "test")
@@ -312,11 +275,16 @@ def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
 
 
 def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
-  """Writes drawn images and pictures under the workdir.
+  """Writes drawn images and pictures of them into the workdir.
 
-  That is samples/STEP_WEIGHTS.npz, and beside it grids of them and, as the run
-  has a hat or an encoder, sampling paths, what samples are made of, or
-  reconstructions; what was written is printed.
+  The images go to samples/STEP_WEIGHTS.npz, their grids beside it. A run with a
+  hat also gets pictures of sampling paths and of what samples are made of; a
+  run with an encoder gets reconstructions. The names of the files are printed.
+
+  Args:
+    restored: Restored run.
+    path: Path of the workdir.
+    drawn: Drawn images.
   """
   sample = restored.config.sample
   shown = pictures(restored, drawn)

@@ -1,31 +1,45 @@
 """The training loop of every objective: data, step, metrics, checkpoint."""
 
-import collections
 import contextlib
 import dataclasses
-import itertools
 import json
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from clu import parameter_overview, periodic_actions
 from jax.sharding import Mesh
 
-from hatebm_jax import data, errors, objectives, pixels, settings, sharding
+from hatebm_jax import compile as compile_lib
+from hatebm_jax import (
+  data,
+  errors,
+  feed,
+  networks,
+  objectives,
+  pixels,
+  settings,
+  sharding,
+)
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives.parts import base, learner
-from hatebm_jax.run import checkpoint, divergence, lock, logs, workdir
+from hatebm_jax.objectives.parts import learner
+from hatebm_jax.objectives.parts.objective import Objective, ShownImages
+from hatebm_jax.run import (
+  checkpoint,
+  divergence,
+  lock,
+  logs,
+  signals,
+  workdir,
+)
 
 _NUM_SHOWN = 64  # images in a grid
 _PROFILED_STEPS = 3
-# The images of the step at which a metric was not finite.
+# The file that lists the images of the step at which a metric was not finite.
 NON_FINITE = "nonfinite.json"
 _ADVICE = (
   "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a new "
@@ -42,9 +56,9 @@ class _Setting:
   """What stays the same however often a run goes back."""
 
   config: ml_collections.ConfigDict
-  path: pathlib.Path
+  path: Any
   mesh: Mesh
-  objective: base.Objective
+  objective: Objective
   source: data.Source
   saved: checkpoint.Checkpoints
   test_fn: Callable[[Any], float] | None
@@ -56,43 +70,45 @@ class _Run(_Setting):
 
   log: logs.RunLog
   watch: divergence.Watch
-  rng: jax.Array  # of all training steps
+  rng: jax.Array  # the key of all training steps
 
 
 def train(
   config: ml_collections.ConfigDict,
-  path: pathlib.Path,
-  generator: base.Generator | None = None,
+  path: Any,
+  generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
 ) -> signal.Signals | None:
   """Trains a run up to `config.train.num_steps`, from its newest checkpoint.
 
   Args:
-    config: of the experiment.
-    path: the workdir.
-    generator: to put a joint run's hat on; None: that of the config.
+    config: Config of the experiment.
+    path: Path of the workdir.
+    generator: Generator of the user's own, to put a joint run's hat on; None:
+      the generator of the config.
+    hat: Hat of the user's own; None: the hat of the config.
 
   Returns:
-    The signal (SIGTERM, SIGINT) that stopped the run, or None: it is complete.
-    A stopped run has a checkpoint; the same command resumes it.
+    The signal (SIGTERM or SIGINT) that stopped the run; None if it is complete.
+    A stopped run has a checkpoint, from which the same command resumes it.
 
   Raises:
-    ConfigError: if a field of the config cannot be used.
-    CheckpointError: if no checkpoint of a run is whole, or none can be written.
-    TrainingError: if training has diverged and `config.train.on_divergence`
-      does not mend it; the last good checkpoint is named.
-    WorkdirError: if the workdir is in use, or of a run with another config.
+    ConfigError: If a field of the config cannot be used.
+    CheckpointError: If no checkpoint of a run is whole, or none can be written.
+    TrainingError: If training has diverged and `config.train.on_divergence`
+      does not mend it. The message names the last good checkpoint.
+    WorkdirError: If the workdir is in use, or holds a run with another config.
   """
   settings.check(config)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
-  _check_dispatch(config.train)
-  objective = objectives.make(config, mesh, generator)
+  feed.check_dispatch(config.train)
+  objective = objectives.make(config, mesh, hat, generator)
   with _hold(path):
-    # First of all: a wrong source must not claim the workdir, nor wait for
-    # data.
+    # A wrong source must neither claim the workdir nor wait for data.
     frozen = () if checkpoint.exists(path) else objective.load_frozen()
     source = data.open_source(config.data, "train")
-    test_fn = _make_test(config, objective, mesh)
+    test_fn = feed.make_test(config, objective, mesh)
     workdir.claim(path, config, jax.process_index() == 0)
     if not jax.config.jax_compilation_cache_dir:
       jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
@@ -102,7 +118,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _hold(path: pathlib.Path) -> Iterator[None]:
+def _hold(path: Any) -> Iterator[None]:
   """Holds the workdir for all processes of the run."""
   with contextlib.ExitStack() as stack:
     refusal = None
@@ -122,7 +138,7 @@ def _hold(path: pathlib.Path) -> Iterator[None]:
 def _train_until_done(
   setting: _Setting, frozen: tuple[Any, ...] | None
 ) -> signal.Signals | None:
-  """Trains until the end or a signal, going back where that is asked for."""
+  """Trains until the end or a signal, and goes back where that is asked for."""
   while True:
     try:
       return _train(setting, frozen)
@@ -154,188 +170,54 @@ def _train(
       ),
       rng=_training_rng(config, len(divergence.rollbacks(path))),
     )
-    batches = _batches(run, first_step)
+    batches = data.batches(
+      run.source,
+      _num_images(run),
+      config.seed,
+      first_step,
+      jax.process_index(),
+      jax.process_count(),
+    )
     stack.enter_context(contextlib.closing(batches))
     return _loop(run, state, first_step, batches)
+
+
+def restore_or_init(
+  config: ml_collections.ConfigDict,
+  objective: Objective,
+  mesh: Mesh,
+  saved: checkpoint.Checkpoints,
+  frozen: tuple[Any, ...] | None = None,
+) -> tuple[Any, int]:
+  """Returns the state of a run and how many training steps it has taken.
+
+  Args:
+    config: Config of the run.
+    objective: Objective of the run.
+    mesh: Mesh to put the state on.
+    saved: Checkpoints of the run; a run without any is a new one.
+    frozen: Result of `objective.load_frozen`; None: it is read here if the run
+      is new.
+  """
+  abstract = compile_lib.abstract_state(config, objective, mesh)
+  step = saved.newest_whole()
+  if step is not None:
+    return saved.restore(step, abstract), step
+  frozen = objective.load_frozen() if frozen is None else frozen
+  return compile_lib.init_state(config, objective, abstract, frozen), 0
 
 
 def _training_rng(
   config: ml_collections.ConfigDict, num_rollbacks: int
 ) -> jax.Array:
-  """Returns the key of all training steps: another one after every rollback."""
+  """Returns the key of all training steps, another one after each rollback."""
   rng = rng_lib.stream(jax.random.key(config.seed), "train")
   return jax.random.fold_in(rng, num_rollbacks) if num_rollbacks else rng
 
 
-def _go_back(setting: _Setting, error: divergence.DivergedError) -> None:
-  """Makes the last good checkpoint the newest one, and writes that down.
-
-  Raises:
-    TrainingError: if the run has gone back often enough.
-  """
-  num_rollbacks = len(divergence.rollbacks(setting.path))
-  if num_rollbacks >= setting.config.train.max_rollbacks:
-    raise TrainingError(
-      f"{error}. The run has gone back {num_rollbacks} times, as often as "
-      f"config.train.max_rollbacks allows, and ends here; {_ADVICE}"
-    ) from error
-  to = setting.saved.go_back(error.good_step)
-  sharding.any_process(False)  # No process reads the record before all have.
-  if jax.process_index() == 0:
-    divergence.record(setting.path, error.divergence, to)
-    print(
-      f"{error}. Going back to training step {to}, with other random numbers "
-      f"(rollback {num_rollbacks + 1} of at most "
-      f"{setting.config.train.max_rollbacks}).",
-      flush=True,
-    )
-  sharding.any_process(False)  # The record is there before anyone reads it.
-
-
 def _num_images(run: _Run) -> int:
-  """Returns how many images a training step takes."""
+  """Returns the number of images that a training step takes."""
   return run.config.train.batch_size * run.objective.batches_per_step
-
-
-def _batches(run: _Run, first_step: int) -> Iterator[np.ndarray]:
-  """Returns this process's rows of what each training step takes."""
-  return data.batches(
-    run.source,
-    _num_images(run),
-    run.config.seed,
-    first_step,
-    jax.process_index(),
-    jax.process_count(),
-  )
-
-
-def _check_dispatch(group: ml_collections.ConfigDict) -> None:
-  """Checks that metrics, images and checkpoints fall due between dispatches.
-
-  Raises:
-    ConfigError: if they do not.
-  """
-  size = group.steps_per_dispatch
-  for field in ("log_every", "image_every", "checkpoint_every", "test_every"):
-    if group[field] % size:
-      raise errors.ConfigError(
-        f"config.train.{field}={group[field]}: expected a multiple of "
-        f"config.train.steps_per_dispatch={size}."
-      )
-
-
-def abstract_state(
-  config: ml_collections.ConfigDict, objective: base.Objective, mesh: Mesh
-) -> Any:
-  """Returns shapes, dtypes and shardings of the objective's state."""
-  shapes = jax.eval_shape(
-    objective.init, jax.random.key(config.seed), *objective.frozen
-  )
-  shardings = sharding.named(mesh, objective.partition_specs(shapes))
-  return jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=place
-    ),
-    shapes,
-    shardings,
-  )
-
-
-def restore_or_init(
-  config: ml_collections.ConfigDict,
-  objective: base.Objective,
-  mesh: Mesh,
-  saved: checkpoint.Checkpoints,
-  frozen: tuple[Any, ...] | None = None,
-) -> tuple[Any, int]:
-  """Returns the state and how many training steps it has taken.
-
-  Args:
-    config: of the run.
-    objective: of the run.
-    mesh: to put the state on.
-    saved: the run's checkpoints; without any, the run is a new one.
-    frozen: from `objective.load_frozen`; None: read here, if the run is new.
-  """
-  abstract = abstract_state(config, objective, mesh)
-  step = saved.newest_whole()
-  if step is not None:
-    return saved.restore(step, abstract), step
-  frozen = objective.load_frozen() if frozen is None else frozen
-  return init_state(config, objective, abstract, frozen), 0
-
-
-def init_state(
-  config: ml_collections.ConfigDict,
-  objective: base.Objective,
-  abstract: Any,
-  frozen: tuple[Any, ...] = (),
-) -> Any:
-  """Returns the state of a new run, placed as `abstract_state` says."""
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  init = jax.jit(objective.init, out_shardings=shardings)
-  rng = rng_lib.stream(jax.random.key(config.seed), "init")
-  return init(rng, *frozen)
-
-
-def _make_test(
-  config: ml_collections.ConfigDict, objective: base.Objective, mesh: Mesh
-) -> Callable[[Any], float] | None:
-  """Returns `state -> mean loss on the test split`; None: not asked for."""
-  if objective.test_loss is None or not config.train.test_every:
-    return None
-  source = data.open_source(config.data, "test")
-  rng = rng_lib.stream(jax.random.key(config.seed), "test")
-  local = config.train.batch_size // jax.process_count()
-  rows = jax.process_index() * local + np.arange(local)
-  loss_fn = jax.jit(
-    lambda state, images, rng: objective.test_loss(state, images[0], rng)
-  )
-
-  def test(state):
-    losses = []
-    for start in range(0, source.num_images, config.train.batch_size):
-      # The last batch starts over at the first image; the mean leaves that out.
-      images = source.images((start + rows) % source.num_images)
-      images = sharding.global_batches(images[None], mesh)
-      loss = loss_fn(state, images, jax.random.fold_in(rng, start))
-      losses.append(sharding.fetch(loss))
-    return float(np.concatenate(losses)[: source.num_images].mean())
-
-  return test
-
-
-def compile_steps(
-  objective: base.Objective, state: Any
-) -> Callable[..., tuple[Any, base.Metrics, base.Images]]:
-  """Jits a run of training steps; the state that it is given is used up.
-
-  Args:
-    objective: of the run.
-    state: concrete, or as from `abstract_state`.
-
-  Returns:
-    A function `(state, images, rng, steps) -> (state, metrics, images)` of
-    uint8 `[n, batch, height, width, channels]` and integers `[n]`, the numbers
-    of the steps. Its metrics are `[n]`, its images are those of the last step.
-  """
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-
-  def run(state, images, rng, steps):
-    def step(carry, inputs):
-      images, step = inputs
-      rng_step = jax.random.fold_in(rng, step)
-      state, metrics, shown = objective.step(carry[0], images, rng_step)
-      return (state, shown), metrics
-
-    _, _, shown = jax.eval_shape(objective.step, state, images[0], rng)
-    shown = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shown)
-    (state, shown), metrics = jax.lax.scan(
-      step, (state, shown), (images, steps), unroll=len(steps) == 1
-    )
-    return state, metrics, shown
-
-  return jax.jit(run, out_shardings=(shardings, None, None), donate_argnums=0)
 
 
 def _describe(setting: _Setting, state: Any, first_step: int) -> None:
@@ -344,7 +226,7 @@ def _describe(setting: _Setting, state: Any, first_step: int) -> None:
   for name, part in state._asdict().items():
     if isinstance(part, learner.Learner):
       overview = parameter_overview.get_parameter_overview(
-        part.params, include_stats=False
+        _by_name(part.params), include_stats=False
       )
       print(f"Parameters of the {name}:\n{overview}")
   action = f"Resuming at step {first_step}" if first_step else "Training"
@@ -357,12 +239,18 @@ def _describe(setting: _Setting, state: Any, first_step: int) -> None:
   )
 
 
+def _by_name(params: Any) -> dict[str, jax.Array]:
+  """Returns the arrays of any pytree by the names of their paths."""
+  name = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
+  return {name(keys): x for keys, x in jax.tree.leaves_with_path(params)}
+
+
 def _loop(
   run: _Run, state: Any, first_step: int, batches: Iterator[np.ndarray]
 ) -> signal.Signals | None:
-  """Takes the steps that are left; returns what stopped them, if anything."""
+  """Takes the steps that are left; returns the signal that stopped them."""
   options = run.config.train
-  step_fn = compile_steps(run.objective, state)
+  step_fn = compile_lib.compile_steps(run.objective, state)
   profile = periodic_actions.Profile(
     logdir=str(run.path),
     num_profile_steps=_PROFILED_STEPS,
@@ -371,20 +259,22 @@ def _loop(
     every_secs=None,
   )
   saved_at = time.monotonic()
-  with _stop_signals() as stop_signals:
-    for steps, images, wait in _dispatches(run, first_step, batches):
+  with signals.catch() as received:
+    for steps, images, wait in feed.dispatches(
+      options, first_step, batches, run.mesh
+    ):
       step = int(steps[-1])
       profile(step)
       state, metrics, shown = step_fn(state, images, run.rng, steps)
       run.log.add(steps, metrics, wait)
       _report(run, step, state, shown)
       stop, overdue = sharding.any_process(
-        bool(stop_signals),
+        bool(received),
         time.monotonic() - saved_at > 60 * options.checkpoint_minutes,
       )
       last = step == options.num_steps
       due = step % options.checkpoint_every == 0 or overdue
-      # Nothing that is about to be undone pushes good checkpoints out.
+      # A state that a rollback will undo must not push out good checkpoints.
       due = due and (run.watch.is_well or options.on_divergence == "warn")
       if due or stop or last:
         _check(run)
@@ -396,53 +286,11 @@ def _loop(
           f"{run.saved.path}. The same command resumes the run.",
           flush=True,
         )
-        return stop_signals[0] if stop_signals else signal.SIGTERM
+        return received[0] if received else signal.SIGTERM
   return None
 
 
-def _dispatches(
-  run: _Run, first_step: int, batches: Iterator[np.ndarray]
-) -> Iterator[tuple[np.ndarray, jax.Array, float]]:
-  """Yields step numbers, their images on the devices, and seconds waited.
-
-  The images of the next dispatch are on their way to the devices while this
-  one runs.
-  """
-
-  def place(steps):
-    start = time.perf_counter()
-    images = np.stack([next(batches) for _ in steps])
-    images = sharding.global_batches(images, run.mesh)
-    return steps, images, time.perf_counter() - start
-
-  options = run.config.train
-  plan = map(
-    place,
-    dispatch_groups(first_step, options.num_steps, options.steps_per_dispatch),
-  )
-  ahead = collections.deque(itertools.islice(plan, 1))
-  while ahead:
-    ahead.extend(itertools.islice(plan, 1))
-    yield ahead.popleft()
-
-
-def dispatch_groups(
-  first_step: int, num_steps: int, size: int
-) -> Iterator[np.ndarray]:
-  """Yields the training steps of each dispatch, `[n]` integers.
-
-  Args:
-    first_step: training steps already taken.
-    num_steps: training steps of the run.
-    size: of a group: they end at its multiples, and at `num_steps`.
-  """
-  while first_step < num_steps:
-    end = min(first_step - first_step % size + size, num_steps)
-    yield np.arange(first_step + 1, end + 1)
-    first_step = end
-
-
-def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
+def _report(run: _Run, step: int, state: Any, shown: ShownImages) -> None:
   """Writes metrics and images where they are due."""
   options = run.config.train
   last = step == options.num_steps
@@ -455,13 +303,12 @@ def _report(run: _Run, step: int, state: Any, shown: base.Images) -> None:
       _diverged(run, broken)
   if step % options.image_every == 0 or last:
     images = sharding.fetch({k: v[:_NUM_SHOWN] for k, v in shown.items()})
-    run.log.write_images(
-      step, {k: pixels.to_uint8(v) for k, v in images.items()}
-    )
+    images = {name: pixels.to_uint8(x) for name, x in images.items()}
+    run.log.write_images(step, images)
 
 
 def _check(run: _Run) -> None:
-  """Raises if a metric is not finite: nothing of such a state is saved."""
+  """Raises if a metric is not finite, so that no such state is saved."""
   try:
     run.log.check()
   except logs.NonFiniteError as error:
@@ -475,16 +322,16 @@ def _check(run: _Run) -> None:
       f"{error}. Training has diverged and ends here. The last good "
       f"checkpoint: {good}. The images of that step are listed in "
       f"{run.path / NON_FINITE}. The same command would repeat the same "
-      "steps: go on from it with other random numbers by "
-      f"--config.train.on_divergence=rollback, or {_ADVICE}"
+      "steps. To go on with other random numbers, add "
+      f"--config.train.on_divergence=rollback; or {_ADVICE}"
     ) from error
 
 
 def _note_batch(run: _Run, error: logs.NonFiniteError) -> None:
-  """Writes down which images the step saw at which a metric is not finite."""
+  """Writes which images the step saw at which a metric is not finite."""
   if jax.process_index() > 0:
     return
-  indices = None  # A stream does not tell.
+  indices = None  # A streamed source does not tell.
   if not run.source.stream:
     # Batches are counted from 0, training steps from 1.
     indices = data.batch_indices(
@@ -512,21 +359,26 @@ def _diverged(run: _Run, broken: divergence.Divergence) -> None:
     )
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[signal.Signals]]:
-  """Yields a list that SIGTERM and SIGINT fill; a second one interrupts."""
-  received: list[signal.Signals] = []
+def _go_back(setting: _Setting, error: divergence.DivergedError) -> None:
+  """Makes the last good checkpoint the newest one, and records that.
 
-  def handler(number, _):
-    if received:
-      raise KeyboardInterrupt
-    received.append(signal.Signals(number))
-    print("Stopping after this training step.", flush=True)
-
-  numbers = (signal.SIGTERM, signal.SIGINT)
-  previous = {number: signal.signal(number, handler) for number in numbers}
-  try:
-    yield received
-  finally:
-    for number, old in previous.items():
-      signal.signal(number, old)
+  Raises:
+    TrainingError: If the run has gone back as often as it may.
+  """
+  num_rollbacks = len(divergence.rollbacks(setting.path))
+  if num_rollbacks >= setting.config.train.max_rollbacks:
+    raise TrainingError(
+      f"{error}. The run has gone back {num_rollbacks} times, as often as "
+      f"config.train.max_rollbacks allows, and ends here; {_ADVICE}"
+    ) from error
+  to = setting.saved.go_back(error.good_step)
+  sharding.any_process(False)  # No process reads the record before all have.
+  if jax.process_index() == 0:
+    divergence.record(setting.path, error.divergence, to)
+    print(
+      f"{error}. Going back to training step {to}, with other random numbers "
+      f"(rollback {num_rollbacks + 1} of at most "
+      f"{setting.config.train.max_rollbacks}).",
+      flush=True,
+    )
+  sharding.any_process(False)  # The record is there before anyone reads it.

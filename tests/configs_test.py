@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hatebm_jax import objectives, sample, sharding
-from hatebm_jax.objectives.parts import hat_learning, learner
+from hatebm_jax import chains, objectives, sharding
+from hatebm_jax.objectives.parts import learner
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
@@ -130,7 +130,8 @@ def test_published_settings(name):
 def test_published_settings_of_joint_runs(name):
   config = load(name)
   network, chain, num_steps, evaluation = JOINT[name]
-  train, evaluate = hat_learning.train_settings(config), sample.settings(config)
+  train = chains.training_plan(config).settings
+  evaluate = chains.evaluation_plan(config).settings
   assert network == (
     config.data.image_size,
     config.model.width,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import data, objectives, sharding, train
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.run import checkpoint
@@ -43,7 +44,7 @@ def run(settings, num_devices, num_steps, path=None, save=None):
     )
     images = np.stack([next(batches) for _ in range(num_steps)])
     batches.close()
-    state, metrics, _ = train.compile_steps(objective, state)(
+    state, metrics, _ = compile_lib.compile_steps(objective, state)(
       state,
       sharding.global_batches(images, mesh),
       rng_lib.stream(jax.random.key(settings.seed), "train"),

@@ -17,18 +17,6 @@ Z = jnp.array([[1.0, 2.0], [0.0, -1.0]])
 Y = jnp.array([[[[0.5], [1.0]]], [[[1.0], [1.0]]]])
 
 
-def test_joint_energy_by_hand():
-  # Image 0: (2 + .5)^3 + (4 + 1)^3 = 140.625; ||y||^2 = 1.25.
-  # Image 1: (0 + 1)^3 + (-2 + 1)^3 = 0; ||y||^2 = 2.
-  energy_fn = energy.joint(hat_fn, generator_fn, temperature=0.5, tau=3.0)
-  np.testing.assert_allclose(energy_fn(Z, Y), [281.25 + 3.75, 6.0])
-
-
-def test_conditional_energy_by_hand():
-  energy_fn = energy.conditional(hat_fn, generator_fn, temperature=0.5)
-  np.testing.assert_allclose(energy_fn(Z, Y), [281.25 + 2.5, 0.5])
-
-
 def test_ddls_energy_by_hand():
   # D(2 z) = 8 (z_0^3 + z_1^3); ||z||^2 / 2 = 2.5 and 0.5.
   energy_fn = energy.ddls(hat_fn, generator_fn)

@@ -11,10 +11,12 @@ import pytest
 import tiny
 
 from hatebm_jax import (
+  chains,
   convert,
   data,
   errors,
   langevin,
+  networks,
   objectives,
   pixels,
   sample,
@@ -22,7 +24,6 @@ from hatebm_jax import (
   train,
 )
 from hatebm_jax.models import generator as generator_lib
-from hatebm_jax.objectives.parts import base, hat_learning
 from hatebm_jax.run import checkpoint, workdir
 
 
@@ -210,7 +211,7 @@ def test_retrofit_of_an_autoencoder(autoencoder_run, tmp_path):
 
 def test_settings_of_the_chains_of_a_joint_run():
   config = tiny.config("digits_retrofit", langevin__step_size_z=0.25)
-  assert hat_learning.train_settings(config) == langevin.Settings(
+  assert chains.training_plan(config).settings == langevin.Settings(
     num_steps=3,
     step_size_y=config.langevin.step_size_y,
     step_size_z=0.25,
@@ -219,10 +220,10 @@ def test_settings_of_the_chains_of_a_joint_run():
     max_drift_y=2.5,
     update_z=True,
   )
-  settings = sample.settings(config)
+  settings = chains.evaluation_plan(config).settings
   assert settings.update_z and settings.step_size_z == 0.25
   config.evaluate.step_size_z = 0.125
-  assert sample.settings(config).step_size_z == 0.125
+  assert chains.evaluation_plan(config).settings.step_size_z == 0.125
 
 
 def converted(path, **changes):
@@ -307,7 +308,7 @@ def own(with_variables):
     return (z @ basis).reshape(-1, 16, 16, 1)
 
   variables = {"basis": BASIS} if with_variables else ()
-  return base.Generator(apply, (3,), variables)
+  return networks.Generator(apply, (3,), variables)
 
 
 def test_a_hat_on_a_generator_that_is_given(tmp_path):
@@ -336,7 +337,7 @@ def test_a_generator_may_close_over_its_parameters(tmp_path):
 
 def test_given_generators_that_do_not_fit():
   mesh = sharding.make_mesh()
-  wrong = base.Generator(lambda _, z: z.reshape(-1, 2, 2, 1), (4,))
+  wrong = networks.Generator(lambda _, z: z.reshape(-1, 2, 2, 1), (4,))
   with pytest.raises(errors.ConfigError, match=r"\(2, 2, 2, 1\).*expected"):
     objectives.make(refine(""), mesh, wrong)
   with pytest.raises(errors.ConfigError, match="only 'joint'"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import pixels, sample, train
+from hatebm_jax import chains, pixels, sample, train
 from hatebm_jax.run import workdir
 
 
@@ -64,11 +64,11 @@ def test_path_ends_in_the_sample(path):
 
 def test_evaluation_settings_fall_back_to_training():
   config = tiny.config()
-  settings = sample.settings(config)
+  settings = chains.evaluation_plan(config).settings
   assert settings.temperature == config.langevin.temperature
   assert settings.num_steps == 4 and settings.max_drift_y is None
   config.evaluate.temperature = 0.5
-  assert sample.settings(config).temperature == 0.5
+  assert chains.evaluation_plan(config).settings.temperature == 0.5
 
 
 def test_an_older_checkpoint_is_restored_when_asked_for(path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import errors, objectives, sharding, train
+from hatebm_jax import errors, feed, objectives, sharding, train
 from hatebm_jax.run import checkpoint, workdir
 
 
@@ -74,9 +74,9 @@ def test_a_line_of_the_log_outlives_a_kill_between_two_lines(tmp_path):
 
 
 def test_steps_are_grouped_into_dispatches():
-  groups = train.dispatch_groups(first_step=3, num_steps=10, size=4)
+  groups = feed.dispatch_groups(first_step=3, num_steps=10, size=4)
   assert [list(steps) for steps in groups] == [[4], [5, 6, 7, 8], [9, 10]]
-  assert list(train.dispatch_groups(10, 10, 4)) == []
+  assert list(feed.dispatch_groups(10, 10, 4)) == []
 
 
 def test_several_steps_a_dispatch_are_the_same_steps(uninterrupted, tmp_path):

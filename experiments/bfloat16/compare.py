@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import digits
-from hatebm_jax import data, energy, pixels, sample
+from hatebm_jax import chains, data, energy, pixels, sample
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import synthesis
 
@@ -92,7 +92,7 @@ def main() -> None:
   pair = [np.float64(by_dtype[dtype][0].samples) for dtype in _DTYPES]
   result = {
     "step": restored.step,
-    "langevin": sample.settings(restored.config)._asdict(),
+    "langevin": chains.evaluation_plan(restored.config).settings._asdict(),
     "errors": {
       name: _errors(restored, jnp.asarray(pixels.to_float(x)))
       for name, x in images.items()

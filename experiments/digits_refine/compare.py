@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from hatebm_jax import (
+  chains,
   energy,
   images,
   langevin,
@@ -25,8 +26,8 @@ from hatebm_jax import (
   pixels,
   sample,
   sharding,
-  train,
 )
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import evaluation as evaluate
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.evaluation import image_quality as measure
@@ -55,7 +56,7 @@ def draw_ddls(
   networks, discriminator = objective.networks, sngan.make_discriminator(config)
   with checkpoint.Checkpoints(path) as saved:
     state = saved.restore(
-      saved.latest_step(), train.abstract_state(config, objective, mesh)
+      saved.latest_step(), compile_lib.abstract_state(config, objective, mesh)
     )
   rng = rng_lib.stream(jax.random.key(config.seed), "sample")
 
@@ -102,7 +103,7 @@ def main() -> None:
   sets = {"SN-GAN": drawn.generated, "Hat EBM": drawn.samples} | ddls
   result = {
     "num_gradients": gradients,
-    "langevin": sample.settings(config)._asdict(),
+    "langevin": chains.evaluation_plan(config).settings._asdict(),
     **measure.image_sets(config, {k: [v] for k, v in sets.items()}),
   }
   print(evaluate.table(result))

@@ -12,14 +12,13 @@ import pathlib
 import numpy as np
 
 from configs import digits_refine
-from hatebm_jax import data, pixels, sample, train
+from hatebm_jax import data, networks, pixels, sample, train
 from hatebm_jax import evaluation as evaluate
-from hatebm_jax.objectives.parts import base
 
 _COMPONENTS = 32
 
 
-def make_generator(images: np.ndarray) -> base.Generator:
+def make_generator(images: np.ndarray) -> networks.Generator:
   """Makes a generator of the Gaussian that fits the images best.
 
   Args:
@@ -40,27 +39,42 @@ def make_generator(images: np.ndarray) -> base.Generator:
     x = variables["mean"] + z @ variables["basis"]
     return x.reshape(-1, *images.shape[1:])
 
-  return base.Generator(
+  return networks.Generator(
     apply, (_COMPONENTS,), variables={"mean": mean, "basis": basis}
   )
+
+
+def train_and_evaluate(
+  path: pathlib.Path, seed: int, hat: networks.Hat | None = None
+) -> None:
+  """Trains a hat on the principal components, draws samples, evaluates them.
+
+  Args:
+    path: Path of the workdir.
+    seed: Seed of the run.
+    hat: Hat to train; None: the hat of this package.
+  """
+  config = digits_refine.get_config()
+  config.seed = seed
+  digits = data.load_all(data.open_source(config.data, "train"))
+  generator = make_generator(pixels.to_float(digits))
+  if train.train(config, path, generator, hat):
+    return  # A signal stopped the run. The same command resumes it.
+  restored = sample.restore(config, path, generator, hat)
+  drawn = sample.draw(restored)
+  sample.write(restored, path, drawn)
+  evaluate.write(config, path, restored, drawn)
 
 
 def main() -> None:
   """Trains the hat, draws samples and evaluates them."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="Workdir of the run."
+  )
+  parser.add_argument("--seed", type=int, default=0, help="Seed of the run.")
   args = parser.parse_args()
-  path, config = args.workdir.absolute(), digits_refine.get_config()
-  config.seed = args.seed
-  digits = data.load_all(data.open_source(config.data, "train"))
-  generator = make_generator(pixels.to_float(digits))
-  if train.train(config, path, generator):
-    return  # A signal stopped the run. The same command resumes it.
-  restored = sample.restore(config, path, generator)
-  drawn = sample.draw(restored)
-  sample.write(restored, path, drawn)
-  evaluate.write(config, path, restored, drawn)
+  train_and_evaluate(args.workdir.absolute(), args.seed)
 
 
 if __name__ == "__main__":

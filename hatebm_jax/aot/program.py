@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import (
   data,
   errors,
@@ -31,7 +32,6 @@ from hatebm_jax import (
   objectives,
   settings,
   sharding,
-  train,
 )
 from hatebm_jax.aot import hlo
 
@@ -117,7 +117,7 @@ def compile_step(
 ) -> jax.stages.Compiled:
   """Compiles the training step of `train.py` for a mesh."""
   objective = objectives.make(config, mesh)
-  state = train.abstract_state(config, objective, mesh)
+  state = compile_lib.abstract_state(config, objective, mesh)
   size, num = config.data.image_size, config.train.batch_size
   images = jax.ShapeDtypeStruct(
     (1, num * objective.batches_per_step, size, size, config.data.channels),
@@ -128,7 +128,7 @@ def compile_step(
   everywhere = NamedSharding(mesh, P())
   rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=everywhere)
   steps = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=everywhere)
-  step_fn = train.compile_steps(objective, state)
+  step_fn = compile_lib.compile_steps(objective, state)
   return step_fn.lower(state, images, rng, steps).compile()
 
 

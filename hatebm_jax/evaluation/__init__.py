@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hatebm_jax import data, errors, sample
+from hatebm_jax import chains, data, errors, sample
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.evaluation import long_chains as diagnose
 from hatebm_jax.evaluation import out_of_distribution as detect
@@ -160,13 +160,14 @@ def _drawn_protocol(restored: sample.Restored) -> dict[str, Any]:
   """Returns how samples were drawn."""
   config = restored.config
   has_hat = restored.networks.hat is not None
+  plan = chains.evaluation_plan(config)
   return {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
-    "langevin": sample.settings(config)._asdict() if has_hat else None,
-    "init_scale_z": sample.init_scale_z(config),
-    "init_scale_y": config.evaluate.init_scale_y if has_hat else None,
+    "langevin": plan.settings._asdict() if has_hat else None,
+    "init_scale_z": plan.init_scale_z,
+    "init_scale_y": plan.init_scale_y if has_hat else None,
     "samples": None,
   }
 

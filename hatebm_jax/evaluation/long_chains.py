@@ -17,12 +17,20 @@ import tqdm
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from hatebm_jax import errors, images, langevin, pixels, sample, sharding
+from hatebm_jax import chains as chains_lib
+from hatebm_jax import (
+  errors,
+  images,
+  langevin,
+  networks,
+  pixels,
+  sample,
+  sharding,
+)
 from hatebm_jax import rng as rng_lib
 from hatebm_jax import settings as settings_lib
 from hatebm_jax.evaluation import out_of_distribution as detect
-from hatebm_jax.metrics import chains as chains_lib
-from hatebm_jax.objectives.parts import base
+from hatebm_jax.metrics import chains as chain_metrics
 
 _ENERGY_FRAMES = 200  # at most, besides the start
 _IMAGE_FRAMES = 9
@@ -105,7 +113,7 @@ def measure(
   run = _run(restored)
   data_energy = _data_energy(restored, reference_images)
   half = len(run.steps) // 2
-  mixing = chains_lib.mixing(run.energies[half:].T)
+  mixing = chain_metrics.mixing(run.energies[half:].T)
   result = {
     "num_chains": config.chains.num_chains,
     "num_steps": int(run.steps[-1]),
@@ -247,19 +255,11 @@ def _run_batch(restored, compiled, indices, steps, marks, progress):
   return np.stack(energies).astype(float), saturation, shown, norms / steps[-1]
 
 
-def _bind(networks: base.Networks, variables: Any) -> tuple[Callable, Callable]:
-  """Returns the hat and the generator as functions of images and latents."""
-  hat_variables, generator_variables = variables
-  return (
-    lambda x: networks.hat.apply(hat_variables, x),
-    lambda z: networks.generator.apply(generator_variables, z),
-  )
-
-
 def _look(
-  networks: base.Networks, variables: Any, state: langevin.State
+  model: networks.Networks, variables: Any, state: langevin.State
 ) -> _Frame:
-  hat_fn, generator_fn = _bind(networks, variables)
+  """Returns what there is to see of chains in a state."""
+  hat_fn, generator_fn = chains_lib.bind(model, variables)
   x = generator_fn(state.z) + state.y
   # Written so that what is not a number lies outside.
   saturation = 1 - (jnp.abs(x) <= 1).mean((1, 2, 3))
@@ -274,25 +274,24 @@ def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
     advance: `(variables, rngs, state, first_step, num_steps) -> (state, frame,
       drift norms [devices, 2])`.
   """
-  config, networks = restored.config, restored.networks
-  settings = sample.settings(config)
+  model = restored.networks
+  plan = chains_lib.evaluation_plan(restored.config)
 
   def start(variables, rngs):
-    state = sample.start(restored, rngs)
-    return state, _look(networks, variables, state)
+    state = chains_lib.start(model, plan, rngs)
+    return state, _look(model, variables, state)
 
   def advance(num_steps, variables, rngs, state, first_step):
-    hat_fn, generator_fn = _bind(networks, variables)
-    piece = settings._replace(num_steps=num_steps)
-    state, info = langevin.sample(
-      rngs, hat_fn, generator_fn, state, piece, first_step
+    piece = plan._replace(settings=plan.settings._replace(num_steps=num_steps))
+    state, info = chains_lib.advance(
+      model, piece, variables, rngs, state, first_step
     )
     norms = jnp.stack([info.drift_norm_y.mean(), info.drift_norm_z.mean()])
-    return state, _look(networks, variables, state), norms[None]
+    return state, _look(model, variables, state), norms[None]
 
   def split(fn, replicated):
-    method = config.sharding.chains
-    return sharding.split(fn, restored.mesh, replicated, method)
+    method = restored.config.sharding.chains
+    return chains_lib.over_devices(fn, restored.mesh, method, replicated)
 
   @functools.partial(jax.jit, static_argnames="num_steps")
   def call(*args, num_steps):
@@ -314,7 +313,7 @@ def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:
   mark = int(np.flatnonzero(run.marks == run.trained)[0])
   samples = run.images[mark, :_ROWS]
   count = min(_NEIGHBOURS, len(reference))
-  found = chains_lib.nearest(samples, reference, count)
+  found = chain_metrics.nearest(samples, reference, count)
   columns = [samples, *reference[found.indices.T]]
   return images.film_strip(np.stack(columns))
 

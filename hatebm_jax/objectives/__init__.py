@@ -1,44 +1,61 @@
-"""Training objectives: a file each, pure functions over a state."""
+"""Training objectives: each says WHAT is learned, in a file of its own.
+
+A module of this package is an objective: `config.objective` names it. It has a
+function `make(config, mesh) -> Objective`; where it takes a network of a user's
+own, `make` has the parameter `hat` or `generator` too. The parts that
+objectives are built from are in `parts/`.
+"""
+
+import importlib
+import inspect
+import pkgutil
 
 import ml_collections
 from jax.sharding import Mesh
 
-from hatebm_jax import errors
-from hatebm_jax.objectives import autoencoder, joint, sngan, synthesis
-from hatebm_jax.objectives.parts import base
+from hatebm_jax import errors, networks
+from hatebm_jax.objectives.parts.objective import Objective
+
+
+def names() -> list[str]:
+  """Returns the names of the objectives, which are modules of this package."""
+  modules = pkgutil.iter_modules(__path__)
+  return sorted(module.name for module in modules if not module.ispkg)
 
 
 def make(
   config: ml_collections.ConfigDict,
   mesh: Mesh,
-  generator: base.Generator | None = None,
-) -> base.Objective:
+  hat: networks.Hat | None = None,
+  generator: networks.Generator | None = None,
+) -> Objective:
   """Returns the objective that `config.objective` names.
 
   Args:
-    config: of the run.
-    mesh: of the run.
-    generator: to put a joint run's hat on; None: that of the config.
+    config: Config of the run.
+    mesh: Mesh of the run.
+    hat: Hat of the user's own; None: the hat of the config.
+    generator: Generator of the user's own, to put a joint run's hat on; None:
+      the generator of the config.
 
   Raises:
-    ConfigError: if there is none of that name, or it takes no generator.
+    ConfigError: If there is no such objective, or it does not take a network
+      that is given.
   """
-  if config.objective == "joint":
-    return joint.make(config, mesh, generator)
-  if generator is not None:
+  if config.objective not in names():
     raise errors.ConfigError(
-      f"config.objective={config.objective!r}: only 'joint' puts a hat on a "
-      "generator that is given; set it, or give none."
+      f"config.objective={config.objective!r}: expected one of "
+      f"{', '.join(names())}."
     )
-  match config.objective:
-    case "synthesis":
-      return synthesis.make(config, mesh)
-    case "autoencoder":
-      return autoencoder.make(config, mesh)
-    case "sngan":
-      return sngan.make(config, mesh)
-    case other:
+  module = importlib.import_module(f"{__name__}.{config.objective}")
+  accepted = inspect.signature(module.make).parameters
+  given = {"hat": hat, "generator": generator}
+  given = {name: x for name, x in given.items() if x is not None}
+  for name in given:
+    if name not in accepted:
       raise errors.ConfigError(
-        f"config.objective={other!r}: the objectives are 'synthesis', 'joint', "
-        "'autoencoder' and 'sngan'."
+        f"config.objective={config.objective!r} takes no {name} of your own. "
+        f"Leave the argument {name} out, or set another objective ('joint' "
+        "takes a hat and a generator, 'synthesis' a hat)."
       )
+  return module.make(config, mesh, **given)

@@ -1,9 +1,9 @@
-"""SN-GAN after the recipe of torch-mimicry: refinement starts from it.
+"""SN-GAN after the recipe of torch-mimicry, which refinement starts from.
 
-Hinge loss, spectral norm on every layer of the discriminator, several
-discriminator steps a generator step (Miyato et al., ICLR 2018). As there, every
-forward pass of a training step moves the generator's batch-norm statistics and
-takes one power iteration.
+It has the hinge loss, spectral norm on every layer of the discriminator, and
+several discriminator steps per generator step (Miyato et al., ICLR 2018). As in
+torch-mimicry, every forward pass of a training step moves the generator's
+batch-norm statistics and takes one power iteration.
 """
 
 import math
@@ -16,20 +16,21 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from hatebm_jax import errors, optim, pixels, sharding
+from hatebm_jax import optim, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import discriminator as discriminator_lib
-from hatebm_jax.objectives.parts import base, generators, learner
+from hatebm_jax.objectives.parts import generators, learner
+from hatebm_jax.objectives.parts.objective import Objective
 
 
 class State(NamedTuple):
   """Everything that a run carries from step to step.
 
   Attributes:
-    generator: the generator's learner.
-    generator_stats: its batch-norm statistics, which learn.
-    discriminator: the discriminator's learner.
-    spectral: its estimates of singular vectors.
+    generator: Learner of the generator.
+    generator_stats: Batch-norm statistics of the generator, which learn.
+    discriminator: Learner of the discriminator.
+    spectral: Estimates of the discriminator's singular vectors.
   """
 
   generator: learner.Learner
@@ -50,43 +51,20 @@ def generator_loss(logits_sample: jax.Array) -> jax.Array:
   return -logits_sample.mean()
 
 
-def make(config: ml_collections.ConfigDict, mesh: Mesh) -> base.Objective:
+def make(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
   """Returns the objective of an SN-GAN config on a mesh.
 
   Raises:
-    ConfigError: if the config's generator is a decoder, or there are no
-      discriminator steps.
+    ConfigError: If the config's generator is a decoder.
   """
-  networks = _make_networks(config)
+  model = generators.without_hat(config, "generator")
   discriminator = make_discriminator(config)
-  return base.Objective(
-    init=_make_init(config, networks, discriminator),
-    step=_make_step(config, mesh, networks, discriminator),
-    partition_specs=lambda state: learner.partition_specs(
-      state, mesh, config.sharding.split_optimizer
-    ),
-    networks=networks,
+  return Objective(
+    init=_make_init(config, model, discriminator),
+    step=_make_step(config, mesh, model, discriminator),
+    partition_specs=learner.partition_specs(config, mesh),
+    networks=model,
     batches_per_step=config.sngan.discriminator_steps,
-  )
-
-
-def _make_networks(config) -> base.Networks:
-  if config.generator.kind != "generator":
-    raise errors.ConfigError(
-      f"config.generator.kind={config.generator.kind!r}: an SN-GAN's is "
-      "'generator'."
-    )
-  size = config.data.image_size
-  generator, latent_shape = generators.make(config)
-  return base.Networks(
-    hat=None,
-    generator=generator,
-    variables=lambda state, weights: (
-      None,
-      generators.variables_of(state, weights),
-    ),
-    latent_shape=latent_shape,
-    image_shape=(size, size, config.data.channels),
   )
 
 
@@ -100,7 +78,7 @@ def make_discriminator(config: ml_collections.ConfigDict) -> nn.Module:
 
 
 def _make_optimizers(config):
-  """Returns those of generator and discriminator."""
+  """Returns the optimizers of the generator and of the discriminator."""
   settings = config.sngan
   return (
     optim.gan_adam(config.generator.learning_rate, settings.decay_steps),
@@ -123,17 +101,17 @@ def _scale_blocks(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(scale, params)
 
 
-def _make_init(config, networks, discriminator) -> Callable[..., State]:
+def _make_init(config, model, discriminator) -> Callable[..., State]:
   """Returns the initialisation of `make`."""
   generator_optimizer, discriminator_optimizer = _make_optimizers(config)
 
   def init(rng):
-    g = networks.generator.init(
-      rng_lib.stream(rng, "generator"), jnp.zeros((1, *networks.latent_shape))
+    g = model.generator.init(
+      rng_lib.stream(rng, "generator"), jnp.zeros((1, *model.latent_shape))
     )
     d = discriminator.init(
       rng_lib.stream(rng, "discriminator"),
-      jnp.zeros((1, *networks.image_shape)),
+      jnp.zeros((1, *model.image_shape)),
     )
     return State(
       generator=learner.start(_scale_blocks(g["params"]), generator_optimizer),
@@ -147,9 +125,9 @@ def _make_init(config, networks, discriminator) -> Callable[..., State]:
   return init
 
 
-def _generate(networks, params, stats, z):
+def _generate(model, params, stats, z):
   """Returns G(z) of a training step, and the statistics after it."""
-  images, new = networks.generator.apply(
+  images, new = model.generator.apply(
     {"params": params, "batch_stats": stats},
     z,
     train=True,
@@ -170,14 +148,14 @@ def _score(discriminator, params, spectral, x):
   return logits, new["spectral"]
 
 
-def _make_discriminator_update(config, mesh, networks, discriminator):
+def _make_discriminator_update(config, mesh, model, discriminator):
   """Returns `(state, x_data, z) -> (state, metrics)`."""
   _, optimizer = _make_optimizers(config)
 
   def update(state, x_data, z):
     def loss_fn(params, x_data, z):
       x_sample, stats = _generate(
-        networks, state.generator.params, state.generator_stats, z
+        model, state.generator.params, state.generator_stats, z
       )
       logits_data, spectral = _score(
         discriminator, params, state.spectral, x_data
@@ -208,13 +186,13 @@ def _make_discriminator_update(config, mesh, networks, discriminator):
   return update
 
 
-def _make_generator_update(config, mesh, networks, discriminator):
+def _make_generator_update(config, mesh, model, discriminator):
   """Returns `(state, z) -> (state, loss)`."""
   optimizer, _ = _make_optimizers(config)
 
   def update(state, z):
     def loss_fn(params, z):
-      x_sample, stats = _generate(networks, params, state.generator_stats, z)
+      x_sample, stats = _generate(model, params, state.generator_stats, z)
       logits, spectral = _score(
         discriminator, state.discriminator.params, state.spectral, x_sample
       )
@@ -234,9 +212,9 @@ def _make_generator_update(config, mesh, networks, discriminator):
   return update
 
 
-def _make_step(config, mesh, networks, discriminator) -> Callable[..., Any]:
+def _make_step(config, mesh, model, discriminator) -> Callable[..., Any]:
   """Returns the training step of `make`."""
-  parts = (config, mesh, networks, discriminator)
+  parts = (config, mesh, model, discriminator)
   update_discriminator = _make_discriminator_update(*parts)
   update_generator = _make_generator_update(*parts)
   batch_size = config.train.batch_size
@@ -244,11 +222,11 @@ def _make_step(config, mesh, networks, discriminator) -> Callable[..., Any]:
 
   def draw_z(rng):
     rngs = rng_lib.per_index(rng, jnp.arange(batch_size))
-    return rng_lib.normal(rngs, networks.latent_shape)
+    return rng_lib.normal(rngs, model.latent_shape)
 
   def step(state, images, rng):
-    # Every num_batches-th image: the rows of a batch then lie split over the
-    # devices as those of all batches together.
+    # A batch takes every num_batches-th image. Its rows then lie split over the
+    # devices in the same way as the rows of all batches together.
     x_data = pixels.to_float(images)
     x_data = x_data.reshape(batch_size, num_batches, *x_data.shape[1:])
     rngs = rng_lib.per_index(
@@ -264,7 +242,7 @@ def _make_step(config, mesh, networks, discriminator) -> Callable[..., Any]:
     metrics = {name: values.mean() for name, values in metrics.items()}
     shown = {
       "data": x_data[:, 0],
-      "generator": networks.generator.apply(
+      "generator": model.generator.apply(
         generators.variables_of(state, "raw"), z
       ),
     }

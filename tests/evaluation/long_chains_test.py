@@ -18,8 +18,8 @@ from hatebm_jax import (
   sample,
   sharding,
 )
+from hatebm_jax import networks as networks_lib
 from hatebm_jax.evaluation import long_chains as diagnose
-from hatebm_jax.objectives.parts import base
 
 SHAPE = (4, 4, 1)  # of an image of the analytic chains
 CURVE = {"step", "energy", "frechet_distance", "saturation"}
@@ -74,8 +74,8 @@ def analytic(devices=1, objective="joint", **overrides):
     }
   )
   config.objective = objective
-  generator = base.Generator(lambda _, z: 0.5 * z, SHAPE)
-  networks = base.Networks(Quadratic(), generator, None, SHAPE, SHAPE)
+  generator = networks_lib.Generator(lambda _, z: 0.5 * z, SHAPE)
+  networks = networks_lib.Networks(Quadratic(), generator, None, SHAPE, SHAPE)
   variables = (jnp.float32(1), jnp.zeros(0))
   restored = sample.Restored(config, 0, networks, variables, None, None)
   return on_devices(restored, devices)

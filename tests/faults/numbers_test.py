@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, objectives, pixels, sharding, train
-from hatebm_jax.objectives.parts import base
+from hatebm_jax import data, networks, objectives, pixels, sharding, train
 from hatebm_jax.run import checkpoint
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -93,7 +92,7 @@ def test_data(tmp_path, monkeypatch):
 def test_a_generator_that_is_given(tmp_path, value):
   weights = np.ones((4, 256), np.float32)
   weights[2, 7] = value
-  generator = base.Generator(
+  generator = networks.Generator(
     apply=lambda variables, z: (z @ variables).reshape(-1, 16, 16, 1),
     latent_shape=(4,),
     variables=weights,

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import langevin, objectives, pixels, sharding, train
+from hatebm_jax import chains, langevin, objectives, pixels, sharding
+from hatebm_jax import compile as compile_lib
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import synthesis
 from hatebm_jax.objectives.parts import hat_learning
@@ -22,7 +23,8 @@ def run(config, num_devices, num_steps, images):
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   objective = objectives.make(config, mesh)
   shardings = jax.tree.map(
-    lambda leaf: leaf.sharding, train.abstract_state(config, objective, mesh)
+    lambda leaf: leaf.sharding,
+    compile_lib.abstract_state(config, objective, mesh),
   )
   init = jax.jit(objective.init, out_shardings=shardings)
   state = first = init(jax.random.key(0))
@@ -74,7 +76,7 @@ def test_samples_are_those_of_the_chain(one_step):
       lambda x: networks.hat.apply(hat, x),
       generator_fn,
       state,
-      hat_learning.train_settings(config),
+      chains.training_plan(config).settings,
     )
     return generator_fn(state.z), generator_fn(end.z) + end.y
 

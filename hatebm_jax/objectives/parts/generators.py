@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from hatebm_jax import convert, errors, models
+from hatebm_jax import convert, errors, models, networks
 from hatebm_jax.convert import network
 from hatebm_jax.objectives.parts import learner
 from hatebm_jax.run import checkpoint, workdir
@@ -66,12 +66,42 @@ def _module(name: str) -> types.ModuleType:
   )
 
 
-def variables_of(state: Any, weights: str) -> dict[str, Any]:
-  """Returns a trained generator's variables, `raw` or `averaged`.
+def without_hat(
+  config: ml_collections.ConfigDict, kind: str
+) -> networks.Networks:
+  """Returns the networks of a run that trains a generator and has no hat.
 
   Args:
-    state: with a learner `generator` and `generator_stats`.
-    weights: of the learner. There is one set of batch-norm statistics.
+    config: Config of the run.
+    kind: Kind of generator that the run trains, `generator` or `decoder`.
+
+  Raises:
+    ConfigError: If the config's generator is of another kind.
+  """
+  if config.generator.kind != kind:
+    raise errors.ConfigError(
+      f"config.generator.kind={config.generator.kind!r}: expected {kind!r} for "
+      f"config.objective={config.objective!r}. Set it with "
+      f"--config.generator.kind={kind}."
+    )
+  size = config.data.image_size
+  module, latent_shape = make(config)
+  return networks.Networks(
+    hat=None,
+    generator=module,
+    variables=lambda state, weights: (None, variables_of(state, weights)),
+    latent_shape=latent_shape,
+    image_shape=(size, size, config.data.channels),
+  )
+
+
+def variables_of(state: Any, weights: str) -> dict[str, Any]:
+  """Returns the variables of a trained generator.
+
+  Args:
+    state: State that has a learner `generator` and `generator_stats`.
+    weights: Which weights of the learner, `raw` or `averaged`. There is one set
+      of batch-norm statistics.
   """
   return {
     "params": learner.params_of(state.generator, weights),
@@ -95,18 +125,18 @@ def load(
   """Reads the generator's variables from `config.generator.source`.
 
   Args:
-    config: of the run that takes the generator over.
-    module: from `make`.
-    latent_shape: from `make`.
+    config: Config of the run that takes the generator over.
+    module: Generator, from `make`.
+    latent_shape: Shape of one latent, from `make`.
 
   Returns:
-    Its raw weights and its batch-norm statistics, NumPy arrays.
+    The raw weights and the batch-norm statistics, NumPy arrays.
 
   Raises:
-    CheckpointError: if the run that is named has no checkpoint that fits.
-    ConfigError: if nothing is named, or another generator.
-    ConvertError: if the file that is named does not fit.
-    WorkdirError: if the folder that is named holds no run.
+    CheckpointError: If the named run has no checkpoint that fits.
+    ConfigError: If nothing is named, or another generator.
+    ConvertError: If the named file does not fit.
+    WorkdirError: If the named folder holds no run.
   """
   expected = abstract_variables(module, latent_shape)
   source = config.generator.source

@@ -1,5 +1,6 @@
-"""A network in training: parameters, their average, the optimizer's state."""
+"""A network in training: parameters, their average, state of the optimizer."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +13,12 @@ from hatebm_jax import optim, sharding
 
 
 class Learner(NamedTuple):
-  """A network's parameters and what its optimizer keeps.
+  """The parameters of a network and what its optimizer keeps.
 
   Attributes:
-    params: float32, the raw weights.
-    average: running average of them.
-    optimizer: optax state.
+    params: Parameters, float32: the raw weights.
+    average: Running average of the parameters.
+    optimizer: State of the optax optimizer.
   """
 
   params: optax.Params
@@ -28,7 +29,7 @@ class Learner(NamedTuple):
 def make_optimizer(
   group: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Returns the optimizer of a network, from its group of the config."""
+  """Returns the optimizer that a network's group of the config describes."""
   return optim.adam(
     group.learning_rate, group.learning_rate_drops, group.max_grad_norm
   )
@@ -61,17 +62,25 @@ def params_of(learner: Learner, weights: str) -> optax.Params:
   return {"raw": learner.params, "averaged": learner.average}[weights]
 
 
-def partition_specs(state: Any, mesh: Mesh, split_optimizer: bool) -> Any:
-  """Returns specs of a state: all of it is replicated.
+def partition_specs(
+  config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[Any], Any]:
+  """Returns how a state of learners and other trees lies on a mesh.
+
+  Everything is replicated, except that `config.sharding.split_optimizer` splits
+  the learners' optimizers and averages over the devices.
 
   Args:
-    state: abstract, a NamedTuple of learners and other trees.
-    mesh: that the state lies on.
-    split_optimizer: split learners' optimizers and averages over the devices.
+    config: Config of the run.
+    mesh: Mesh that the state lies on.
+
+  Returns:
+    A function of the abstract state, a NamedTuple of learners and other trees,
+    that returns its partition specs.
   """
 
   def kept(tree):
-    if not split_optimizer:
+    if not config.sharding.split_optimizer:
       return jax.tree.map(lambda _: P(), tree)
     return jax.tree.map(lambda a: sharding.largest_axis(a.shape, mesh), tree)
 
@@ -83,4 +92,4 @@ def partition_specs(state: Any, mesh: Mesh, split_optimizer: bool) -> Any:
       average=kept(tree.average), optimizer=kept(tree.optimizer)
     )
 
-  return type(state)(*map(part, state))
+  return lambda state: type(state)(*map(part, state))

@@ -1,0 +1,260 @@
+"""The chains of a run: networks bound, chains started, run and split.
+
+This is the one place where chains are set up. Training, sampling, film strips,
+diagnostics, the benchmark and DDLS all use it. Functions that take `variables`
+and `rngs` first run on one device; `over_devices` runs them on all devices,
+which do not communicate inside a chain.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from hatebm_jax import energy as energy_lib
+from hatebm_jax import langevin, networks, sharding
+
+
+class Plan(NamedTuple):
+  """How fresh chains start and move.
+
+  Attributes:
+    settings: Settings of the Langevin steps.
+    init_scale_z: Standard deviation of z at the start.
+    init_scale_y: Standard deviation of y at the start.
+  """
+
+  settings: langevin.Settings
+  init_scale_z: float = 1.0
+  init_scale_y: float = 0.0
+
+
+class Chains(NamedTuple):
+  """Where fresh chains started and ended; the leading axis is the chain.
+
+  Attributes:
+    z: Latents at the end, `[batch, *latent_shape]`.
+    x_start: Images G(z) at the start, `[batch, height, width, channels]`.
+    x_sample: Images G(z) + y at the end, the same shape.
+    info: Curves of the run, `[1, num_steps]`; over several devices
+      `[devices, num_steps]`.
+  """
+
+  z: jax.Array
+  x_start: jax.Array
+  x_sample: jax.Array
+  info: Any
+
+
+def moves_z(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether the chains of a run move z as well as y."""
+  return config.objective == "joint"
+
+
+def training_plan(config: ml_collections.ConfigDict) -> Plan:
+  """Returns the plan of the chains that train the hat: `config.langevin`."""
+  group = config.langevin
+  settings = langevin.Settings(
+    num_steps=group.num_steps,
+    step_size_y=group.step_size_y,
+    step_size_z=group.step_size_z,
+    temperature=group.temperature,
+    tau=group.tau,
+    max_drift_y=group.max_drift_y,
+    update_z=moves_z(config),
+  )
+  return Plan(settings, group.init_scale_z, group.init_scale_y)
+
+
+def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
+  """Returns the plan of the chains that draw samples: `config.evaluate`.
+
+  A field that is None there has the value of training.
+  """
+  group = config.evaluate
+  given = lambda name: (
+    config.langevin[name] if group[name] is None else group[name]
+  )
+  settings = langevin.Settings(
+    num_steps=group.num_steps,
+    step_size_y=given("step_size_y"),
+    step_size_z=given("step_size_z"),
+    temperature=given("temperature"),
+    tau=given("tau"),
+    max_drift_y=group.max_drift_y,
+    update_z=moves_z(config),
+  )
+  return Plan(settings, given("init_scale_z"), group.init_scale_y)
+
+
+def bind(
+  model: networks.Networks, variables: tuple[Any, Any]
+) -> tuple[energy_lib.HatFn, energy_lib.GeneratorFn]:
+  """Binds parameters to the hat and the generator of a run.
+
+  Args:
+    model: Networks of the run.
+    variables: Parameters of hat and generator, from `model.variables`.
+
+  Returns:
+    The hat, images -> energies `[batch]`, and the generator, latents -> images.
+  """
+  hat_params, generator_variables = variables
+  return (
+    lambda x: model.hat.apply(hat_params, x),
+    lambda z: model.generator.apply(generator_variables, z),
+  )
+
+
+def start(
+  model: networks.Networks, plan: Plan, rngs: jax.Array
+) -> langevin.State:
+  """Starts fresh chains, one for each of the keys `[batch]`."""
+  return langevin.init_state(
+    rngs,
+    model.latent_shape,
+    model.image_shape,
+    plan.init_scale_z,
+    plan.init_scale_y,
+  )
+
+
+def advance(
+  model: networks.Networks,
+  plan: Plan,
+  variables: tuple[Any, Any],
+  rngs: jax.Array,
+  state: langevin.State,
+  first_step: int | jax.Array = 0,
+) -> tuple[langevin.State, langevin.Info]:
+  """Moves chains by `plan.settings.num_steps` Langevin steps.
+
+  This calls the sampler: another one (MALA, underdamped, annealed) with the
+  arguments of `langevin.sample` takes its place here.
+
+  Args:
+    model: Networks of the run.
+    plan: Plan of the chains.
+    variables: Parameters of hat and generator.
+    rngs: Keys of the chains, `[batch]`.
+    state: State that the chains are in.
+    first_step: Number of Langevin steps that they have taken before.
+
+  Returns:
+    The new state and the curves of the run, `[num_steps]`.
+  """
+  hat_fn, generator_fn = bind(model, variables)
+  return langevin.sample(
+    rngs, hat_fn, generator_fn, state, plan.settings, first_step
+  )
+
+
+def run(
+  model: networks.Networks,
+  plan: Plan,
+  variables: tuple[Any, Any],
+  rngs: jax.Array,
+) -> Chains:
+  """Runs fresh chains from their start to their end.
+
+  Args:
+    model: Networks of the run; it has a hat.
+    plan: Plan of the chains.
+    variables: Parameters of hat and generator.
+    rngs: Keys of the chains, `[batch]`.
+  """
+  _, generator_fn = bind(model, variables)
+  first = start(model, plan, rngs)
+  state, info = advance(model, plan, variables, rngs, first)
+  x_end = generator_fn(state.z)
+  x_start = generator_fn(first.z) if plan.settings.update_z else x_end
+  info = jax.tree.map(lambda curve: curve[None], info)
+  return Chains(state.z, x_start, x_end + state.y, info)
+
+
+def film(
+  model: networks.Networks,
+  plan: Plan,
+  variables: tuple[Any, Any],
+  rngs: jax.Array,
+  num_frames: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Runs fresh chains and keeps some of the states that they pass.
+
+  Args:
+    model: Networks of the run; it has a hat.
+    plan: Plan of the chains.
+    variables: Parameters of hat and generator.
+    rngs: Keys of the chains, `[batch]`.
+    num_frames: Number of states, the start and the end included.
+
+  Returns:
+    G(z) and y along the chains, each
+    `[batch, num_frames, height, width, channels]`.
+  """
+  hat_fn, generator_fn = bind(model, variables)
+  path = langevin.sample_path(
+    rngs,
+    hat_fn,
+    generator_fn,
+    start(model, plan, rngs),
+    plan.settings,
+    num_frames,
+  )
+  frames = jax.vmap(generator_fn)(path.z), path.y
+  return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
+
+
+def run_ddls(
+  model: networks.Networks,
+  discriminator_fn: energy_lib.HatFn,
+  variables: tuple[Any, Any],
+  rngs: jax.Array,
+  num_steps: int,
+  step_size: float,
+) -> Chains:
+  """Runs fresh chains of DDLS: Langevin steps on the latents of a GAN.
+
+  Args:
+    model: Networks of an SN-GAN run.
+    discriminator_fn: The discriminator D, images -> logits `[batch]`.
+    variables: Parameters, from `model.variables`; the hat's are ignored.
+    rngs: Keys of the chains, `[batch]`.
+    num_steps: Number of Langevin steps, one gradient each.
+    step_size: Step size eps, in units of the latent.
+  """
+  _, generator_fn = bind(model, variables)
+  first = langevin.init_state(rngs, model.latent_shape, model.image_shape)
+  z, info = langevin.sample_latents(
+    rngs,
+    energy_lib.ddls(discriminator_fn, generator_fn),
+    first.z,
+    num_steps,
+    step_size,
+  )
+  info = jax.tree.map(lambda curve: curve[None], info)
+  return Chains(z, generator_fn(first.z), generator_fn(z), info)
+
+
+def over_devices(
+  fn: Callable[..., Any],
+  mesh: Mesh,
+  method: str = "shard_map",
+  replicated: tuple[int, ...] = (0,),
+) -> Callable[..., Any]:
+  """Runs a function of chains on each device's part of the chains.
+
+  Args:
+    fn: Function `(variables, rngs, ...)` of chains, the leading axis of all
+      arguments but the replicated ones.
+    mesh: Mesh of the devices.
+    method: `config.sharding.chains`, either `shard_map` or `pmap`.
+    replicated: Positions of the arguments that every device gets whole; the
+      variables are the first one.
+
+  Returns:
+    The same function of all chains.
+  """
+  return sharding.split(fn, mesh, replicated=replicated, method=method)
