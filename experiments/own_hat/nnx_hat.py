@@ -7,9 +7,13 @@ components of the digits, so that neither network is one of this package. All
 that training and sampling need of the hat are two pure functions.
 """
 
+import argparse
+import pathlib
+
 import jax
 from flax import nnx
 
+from experiments.own_generator import pca
 from hatebm_jax import networks
 
 
