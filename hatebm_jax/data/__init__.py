@@ -13,7 +13,7 @@ from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.batching import batch_indices, batches, check_batch
 from hatebm_jax.data.decode import resize
 from hatebm_jax.data.digits import digits_labels
-from hatebm_jax.data.sources import native_size, open_source
+from hatebm_jax.data.sources import labels, native_size, open_source
 from hatebm_jax.data.splits import (
   choose_images,
   in_order,
@@ -31,6 +31,7 @@ __all__ = [
   "choose_images",
   "digits_labels",
   "in_order",
+  "labels",
   "load_all",
   "load_images",
   "native_size",

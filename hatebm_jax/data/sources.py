@@ -105,6 +105,19 @@ def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
   return int(np.median([len(image) for image in images]))
 
 
+def labels(config: ml_collections.ConfigDict, split: str) -> np.ndarray | None:
+  """Returns the class of each image in the source's order, if it is known.
+
+  Args:
+    config: `config.data`; only its `source` has an effect.
+    split: 'train' or 'test'.
+
+  Returns:
+    Integers `[num_images]`, or None if the source has no labels.
+  """
+  return digits.digits_labels(split) if config.source == "digits" else None
+
+
 def _open(config: ml_collections.ConfigDict, split: str) -> Source:
   """Opens a source that decodes its images when they are read."""
   kind, _, rest = config.source.partition(":")

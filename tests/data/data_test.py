@@ -89,6 +89,12 @@ def test_resumed_batches_are_the_tail_and_hosts_share_a_batch():
 # Digits.
 
 
+def test_labels_are_known_for_digits_alone():
+  found = data.labels(make_config("digits", channels=1), "test")
+  np.testing.assert_array_equal(found, data.digits_labels("test"))
+  assert data.labels(make_config("folder:images"), "test") is None
+
+
 def test_digits_split_values_and_labels():
   splits = {}
   for split, count in (("train", 1437), ("test", 360)):
