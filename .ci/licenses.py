@@ -1,6 +1,7 @@
-"""Writes THIRD_PARTY_LICENSES.md of the tested set; CONTRIBUTING.md says how.
+"""Writes THIRD_PARTY_LICENSES.md for the tested set of packages.
 
-pip-licenses --from=all --with-system --format=json | python .ci/licenses.py
+CONTRIBUTING.md describes the environment that this command needs:
+  pip-licenses --from=all --with-system --format=json | python .ci/licenses.py
 """
 
 import json
@@ -10,20 +11,22 @@ import sys
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _FIELDS = ("License-Expression", "License-Classifier", "License-Metadata")
-# Their metadata name no licence; this is what their licence file is.
+# The metadata of these packages name no licence. Their licence files do.
 _BY_HAND = {"namex": "Apache-2.0"}
 _COPYLEFT = re.compile(r"\b([AL]?GPL|MPL|EPL|EUPL|CDDL|Mozilla|GNU|Eclipse)\b")
 _HEAD = """\
 # Licences of the packages that are used
 
-What the packages of [requirements-tested.txt](requirements-tested.txt) say of
-themselves; the text of each licence is in the package. None of them is part of
-this repository. Made by the command in [CONTRIBUTING.md](CONTRIBUTING.md).
+This table shows what the packages of
+[requirements-tested.txt](requirements-tested.txt) say about their licences. Each
+package contains the text of its licence. None of these packages is part of this
+repository. The command that makes this file is in
+[CONTRIBUTING.md](CONTRIBUTING.md#dependencies).
 
-**Copyleft** is marked. Beside that, wheels hold compiled code under licences of
-its own, among them: GCC's run-time libraries in NumPy, SciPy and scikit-learn
-(GPL-3.0 with GCC's run-time library exception; libquadmath LGPL-2.1), libzmq in
-pyzmq (MPL-2.0), and Eigen in jaxlib and TensorFlow (MPL-2.0).
+**Copyleft** licences are marked in bold. Wheels also contain compiled code under
+other licences. Among them are the run-time libraries of GCC in NumPy, SciPy and
+scikit-learn (GPL-3.0 with the GCC Runtime Library Exception; libquadmath is under
+LGPL-2.1), libzmq in pyzmq (MPL-2.0), and Eigen in jaxlib and TensorFlow (MPL-2.0).
 
 | package | version | licence |
 |---|---|---|
@@ -35,18 +38,21 @@ def _canonical(name: str) -> str:
 
 
 def _license(name: str, entry: dict[str, str]) -> str:
-  """Returns a package's licence, bold where it is copyleft."""
-  # Some give the whole text: its first line is the name.
+  """Returns the licence of a package, in bold if it is copyleft."""
+  # Some packages give the whole text. Its first line is the name.
   found = [entry[field].strip().split("\n")[0] for field in _FIELDS]
   known = [text for text in found if text not in ("", "UNKNOWN")]
   if not known and name not in _BY_HAND:
-    sys.exit(f"{name} names no licence: look it up and add it to {__file__}")
+    sys.exit(
+      f"{name} names no licence. Look the licence up and add it to _BY_HAND in "
+      f"{__file__}."
+    )
   known = known or [_BY_HAND[name]]
   return f"**{known[0]}**" if _COPYLEFT.search(" ".join(known)) else known[0]
 
 
 def main() -> None:
-  """Reads the output of pip-licenses from stdin."""
+  """Reads the output of pip-licenses from stdin and writes the table."""
   entries = {_canonical(entry["Name"]): entry for entry in json.load(sys.stdin)}
   pins = (_ROOT / "requirements-tested.txt").read_text()
   rows = []
@@ -54,8 +60,8 @@ def main() -> None:
     found = entries.get(_canonical(name), {"Version": "nothing"})
     if found["Version"] != version:
       sys.exit(
-        f"{name}: expected {version}, found {found['Version']}: install "
-        "requirements-tested.txt in the environment that pip-licenses looks at"
+        f"{name}: expected version {version}, found {found['Version']}. Install "
+        "requirements-tested.txt in the environment that runs pip-licenses."
       )
     rows.append(f"| {name} | {version} | {_license(name, found)} |\n")
   (_ROOT / "THIRD_PARTY_LICENSES.md").write_text(_HEAD + "".join(rows))

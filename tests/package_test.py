@@ -108,7 +108,7 @@ def test_constraints_are_pins():
     assert not requirement.url, name
 
 
-@pytest.mark.parametrize("group", ["install", "test"])
+@pytest.mark.parametrize("group", ["install", "test", "docs"])
 def test_constraints_pin_every_requirement_in_its_range(metadata, group):
   pins = _constraints()
   for name, requirements in _groups(metadata)[group].items():
@@ -153,7 +153,7 @@ def test_licences_are_those_of_the_hashed_set():
 
 def test_extras(metadata):
   extras = _groups(metadata)
-  assert {"test", "tpu", "cuda"} <= set(extras)
+  assert {"docs", "test", "tpu", "cuda"} <= set(extras)
 
 
 @pytest.mark.parametrize(
