@@ -1,10 +1,10 @@
-"""The generator's bank of pairs (z, x): what cooperative learning trains it on.
+"""The bank of pairs (z, x) that the generator learns from in synthesis.
 
 A training step draws `batch_size` distinct slots, moves the generator towards
-their pairs, and overwrites the same slots with the step's fresh chains. The
-bank is cut into partitions, of which a device holds whole ones; each step draws
-the same number of slots from every partition. So a device draws from its own
-part, and what is drawn does not depend on how many devices there are.
+their pairs, and overwrites the same slots with the fresh chains of the step.
+The bank is cut into partitions, and each device holds whole partitions. Each
+step draws the same number of slots from every partition. A device therefore
+draws from its own part, and the draw does not depend on the number of devices.
 """
 
 import math
@@ -21,8 +21,8 @@ class Bank(NamedTuple):
   """Pairs of a latent and the image that a chain made from it.
 
   Attributes:
-    z: `[partitions, slots, ...]`, float32.
-    x: `[partitions, slots, height, width, channels]`, float32.
+    z: Latents `[partitions, slots, ...]`, float32.
+    x: Images `[partitions, slots, height, width, channels]`, float32.
   """
 
   z: jax.Array
@@ -30,25 +30,31 @@ class Bank(NamedTuple):
 
 
 def layout(size: int, batch_size: int, num_devices: int) -> tuple[int, int]:
-  """Returns the bank's (partitions, slots a partition).
+  """Returns the number of partitions and the number of slots in each.
 
-  The partitions divide the batch, and the devices divide the partitions. Where
-  `size` allows no such layout, it is rounded up to a multiple of the batch.
+  The number of partitions divides the batch size and is a multiple of the
+  number of devices. Where `size` allows no such layout, it is rounded up to a
+  multiple of the batch size.
+
+  Args:
+    size: Number of pairs in the bank, `config.generator.bank_size`.
+    batch_size: Number of slots that a training step draws.
+    num_devices: Number of devices that share the bank.
 
   Raises:
-    ConfigError: if the bank is smaller than the batch, or the devices do not
-      divide the batch.
+    ConfigError: If the bank is smaller than the batch, or the batch does not
+      divide over the devices.
   """
   if size < batch_size:
     raise errors.ConfigError(
-      f"config.generator.bank_size={size}: a step draws "
-      f"config.train.batch_size={batch_size} distinct slots; make the bank at "
-      "least as large."
+      f"config.generator.bank_size={size}: expected at least "
+      f"config.train.batch_size={batch_size}, because a training step draws as "
+      "many distinct slots. Make the bank larger."
     )
   if batch_size % num_devices:
     raise errors.ConfigError(
-      f"config.train.batch_size={batch_size} does not divide over "
-      f"{num_devices} devices."
+      f"config.train.batch_size={batch_size}: expected a multiple of the "
+      f"{num_devices} devices that share the batch. Change the batch size."
     )
   partitions = math.gcd(size, batch_size)
   if partitions % num_devices:
@@ -62,9 +68,9 @@ def init(
   """Fills a bank with z and x = G(z).
 
   Args:
-    generator_fn: latents `[n, ...]` -> images.
-    z: latents `[partitions, slots, ...]`.
-    chunk: how many images the generator makes at a time.
+    generator_fn: The generator, latents `[n, ...]` -> images.
+    z: Latents `[partitions, slots, ...]`.
+    chunk: Number of images that the generator makes at a time.
   """
   flat = z.reshape(-1, *z.shape[2:])
   generate_one = lambda row: generator_fn(row[None])[0]
@@ -78,29 +84,37 @@ def draw(
   """Draws `num` distinct slots of each partition, uniformly.
 
   Args:
-    rngs: a key a partition.
-    bank: to draw from.
-    num: slots a partition.
+    rngs: Random keys, one per partition.
+    bank: Bank to draw from.
+    num: Number of slots to draw from each partition.
 
   Returns:
     The slots `[partitions, num]`, their z `[partitions * num, ...]` and their x
     `[partitions * num, height, width, channels]`.
   """
   num_slots = bank.z.shape[1]
-  # The largest of uniform numbers: a uniform subset, without a sort.
+  # The slots with the largest uniform numbers are a uniform subset. This needs
+  # no sort.
   scores = jax.vmap(lambda rng: jax.random.uniform(rng, (num_slots,)))(rngs)
   slots = jax.lax.top_k(scores, num)[1]
   z, x = jax.tree.map(
     lambda part: jax.vmap(lambda rows, slot: rows[slot])(part, slots), bank
   )
-  # Always adds 0. But with it whoever writes to the slots waits for what was
-  # read from them; else XLA copies the whole bank first, twice.
+  # This always adds 0, but it makes every write to the slots wait for what was
+  # read from them. Without it XLA copies the whole bank first, twice.
   slots += ((z > jnp.inf).any() | (x > jnp.inf).any()).astype(slots.dtype)
   return slots, z.reshape(-1, *z.shape[2:]), x.reshape(-1, *x.shape[2:])
 
 
 def write(bank: Bank, slots: jax.Array, z: jax.Array, x: jax.Array) -> Bank:
-  """Overwrites drawn slots: the inverse of `draw`."""
+  """Returns the bank with new pairs in the drawn slots, the inverse of `draw`.
+
+  Args:
+    bank: Bank to write to.
+    slots: Slots `[partitions, num]`, from `draw`.
+    z: New latents `[partitions * num, ...]`.
+    x: New images `[partitions * num, height, width, channels]`.
+  """
 
   def overwrite(part, new):
     new = new.reshape(*slots.shape, *new.shape[1:])

@@ -13,8 +13,8 @@ def piecewise_constant(
   """Returns a learning rate that changes at given steps.
 
   Args:
-    learning_rate: from step 0.
-    drops: pairs (first step, learning rate from there on), steps rising.
+    learning_rate: Learning rate from step 0 on.
+    drops: Pairs (first step, learning rate from there on), in order of steps.
   """
   steps = [step for step, _ in drops]
   rates = [learning_rate, *(rate for _, rate in drops)]
@@ -26,8 +26,8 @@ def piecewise_constant(
 def clip_by_tensor_norm(max_norm: float) -> optax.GradientTransformation:
   """Scales each tensor down so that its L2 norm is at most `max_norm`.
 
-  The reference clips so for ImageNet: each tensor by itself, not the global
-  norm (`optax.clip_by_global_norm`).
+  The reference clips its ImageNet runs in this way: each tensor by itself, not
+  the global norm as `optax.clip_by_global_norm` does.
   """
 
   def clip(gradient):
@@ -42,12 +42,13 @@ def adam(
   drops: Sequence[tuple[int, float]] = (),
   max_grad_norm: float | None = None,
 ) -> optax.GradientTransformation:
-  """Adam (b1 .9, b2 .999, eps 1e-7), the constants of the reference.
+  """Returns Adam with the constants of the reference: .9, .999, eps 1e-7.
 
   Args:
-    learning_rate: from step 0.
-    drops: see `piecewise_constant`.
-    max_grad_norm: bound on the norm of each tensor's gradient; None: no clip.
+    learning_rate: Learning rate from step 0 on.
+    drops: Pairs (first step, learning rate from there on), in order of steps.
+    max_grad_norm: Bound on the L2 norm of each tensor's gradient; None: no
+      clip.
   """
   optimizer = optax.adam(piecewise_constant(learning_rate, drops), eps=1e-7)
   if max_grad_norm is None:
@@ -58,12 +59,14 @@ def adam(
 def gan_adam(
   learning_rate: float, decay_steps: int, updates_per_step: int = 1
 ) -> optax.GradientTransformation:
-  """Adam (b1 0, b2 .9, eps 1e-8) whose rate falls to 0: torch-mimicry's SN-GAN.
+  """Returns Adam (0, .9, eps 1e-8) with a rate that falls linearly to 0.
+
+  These are the optimizers of torch-mimicry's SN-GAN.
 
   Args:
-    learning_rate: of the first training step.
-    decay_steps: training steps in which it falls linearly to 0.
-    updates_per_step: updates in a training step, which share a rate.
+    learning_rate: Learning rate of the first training step.
+    decay_steps: Number of training steps in which the rate falls to 0.
+    updates_per_step: Number of updates in a training step; they share a rate.
   """
 
   def schedule(count):

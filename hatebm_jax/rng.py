@@ -1,8 +1,8 @@
-"""Random streams: no generator state is ever stored.
+"""Random streams. No state of a random generator is ever stored.
 
-Every random number is a function of the seed, the name of its stream, the step
-and an index (of a chain, of a bank partition), so that a resumed run, and a run
-on another number of devices, draws the same ones.
+Every random number is a function of the seed, the name of its stream, the step,
+and an index (the number of a chain or of a partition of the bank). A resumed
+run, and a run on another number of devices, therefore draw the same numbers.
 """
 
 import zlib
@@ -11,15 +11,15 @@ import jax
 
 
 def stream(rng: jax.Array, name: str) -> jax.Array:
-  """Returns the key of a named stream of `rng`."""
+  """Returns the key of the stream of `rng` that has this name."""
   return jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def per_index(rng: jax.Array, indices: jax.Array) -> jax.Array:
-  """Returns a key an index: `[n]` integers -> `[n]` keys."""
+  """Returns one key per index: `[n]` integers -> `[n]` keys."""
   return jax.vmap(lambda index: jax.random.fold_in(rng, index))(indices)
 
 
 def normal(rngs: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Standard normal `[n, *shape]`, float32, row i from key i alone."""
+  """Returns standard normal numbers `[n, *shape]`; row i needs only key i."""
   return jax.vmap(lambda rng: jax.random.normal(rng, shape))(rngs)

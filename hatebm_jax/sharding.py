@@ -1,8 +1,9 @@
-"""One mesh axis, `data`: chains, images and the bank are split over it.
+"""How work is split over devices: one mesh axis, `data`.
 
-What must not talk between devices (the Langevin chains, the bank) is compiled
-by `split`, where a collective cannot appear by itself; gradients meet in the
-one all-reduce of `value_and_grad`.
+Chains, images and the bank are split along this axis. Devices must not
+communicate inside a chain or a bank: these are compiled by `split`, where no
+collective can appear by itself. Gradients meet in the one all-reduce of
+`value_and_grad`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Returns a mesh of all devices (or of those given) along `data`."""
+  """Returns a mesh of the given devices, or of all, along the axis `data`."""
   devices = jax.devices() if devices is None else devices
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -35,16 +36,18 @@ def split(
   """Runs `fn` on each device's part of its arguments and of its results.
 
   Args:
-    fn: pure function of pytrees whose leading axis is the one that is split.
-    mesh: from `make_mesh`.
-    replicated: positions of the arguments that every device gets whole.
-    method: `shard_map`, or `pmap` (one process only). The results are the same.
+    fn: Pure function of pytrees whose leading axis is the one that is split.
+    mesh: Mesh of the devices.
+    replicated: Positions of the arguments that every device gets whole.
+    method: Either `shard_map`, or `pmap` in a run of one process. The results
+      are the same.
 
   Returns:
-    A function of global arrays.
+    The same function of global arrays.
 
   Raises:
-    ConfigError: for another method, or `pmap` in a run of several processes.
+    ConfigError: If the method is another one, or `pmap` in a run of several
+      processes.
   """
   if method == "pmap":
     return _split_by_pmap(fn, mesh, replicated)
@@ -65,11 +68,11 @@ def split(
 
 
 def _split_by_pmap(fn, mesh, replicated):
-  """`split` by `jax.pmap`, whose arrays have a leading axis of devices."""
+  """Splits by `jax.pmap`, whose arrays have a leading axis of devices."""
   if jax.process_count() > 1:
     raise errors.ConfigError(
-      "config.sharding.chains='pmap' runs in one process, and this run has "
-      f"{jax.process_count()}. Use --config.sharding.chains=shard_map."
+      "config.sharding.chains='pmap': expected a run of one process, found "
+      f"{jax.process_count()} processes. Use --config.sharding.chains=shard_map."
     )
 
   def call(*args):
@@ -91,16 +94,17 @@ def _split_by_pmap(fn, mesh, replicated):
 def value_and_grad(
   loss_fn: Callable[..., Any], mesh: Mesh
 ) -> Callable[..., Any]:
-  """`jax.value_and_grad` of a batch mean over all devices.
+  """Returns `jax.value_and_grad` of a batch mean over all devices.
 
   Args:
-    loss_fn: `(params, *batch) -> (loss, aux)`: means over the examples of the
-      batch, whose arrays are split along their leading axis.
-    mesh: from `make_mesh`.
+    loss_fn: Function `(params, *batch) -> (loss, aux)` of means over the
+      examples of the batch, whose arrays are split along their leading axis.
+    mesh: Mesh of the devices.
 
   Returns:
-    A function `(params, *batch) -> ((loss, aux), gradients)`, the same on every
-    device. Loss, aux and gradients travel as one vector: one all-reduce.
+    A function `(params, *batch) -> ((loss, aux), gradients)`, with the same
+    result on every device. Loss, aux and gradients travel as one vector, in one
+    all-reduce.
   """
 
   def local(params, *batch):
@@ -121,7 +125,7 @@ def value_and_grad(
 
 
 def named(mesh: Mesh, specs: Any) -> Any:
-  """Turns a pytree of partition specs into one of shardings."""
+  """Returns the shardings of a pytree of partition specs."""
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec),
     specs,
@@ -130,7 +134,7 @@ def named(mesh: Mesh, specs: Any) -> Any:
 
 
 def largest_axis(shape: tuple[int, ...], mesh: Mesh) -> P:
-  """Returns the spec that splits an array's largest axis, if one divides."""
+  """Returns the spec that splits the largest axis that divides evenly."""
   size = max((n for n in shape if n % mesh.size == 0), default=0)
   if not size:
     return P()
@@ -142,11 +146,11 @@ def global_batches(local_batches: np.ndarray, mesh: Mesh) -> jax.Array:
   """Places this process's rows of several batches over all devices.
 
   Args:
-    local_batches: `[steps, rows of this process, ...]`.
-    mesh: from `make_mesh`.
+    local_batches: This process's rows, `[steps, rows, ...]`.
+    mesh: Mesh of the devices.
 
   Returns:
-    `[steps, batch, ...]`, split along the second axis.
+    The batches `[steps, batch, ...]`, split along the second axis.
   """
   return jax.make_array_from_process_local_data(
     NamedSharding(mesh, P(None, AXIS)), local_batches
@@ -154,14 +158,14 @@ def global_batches(local_batches: np.ndarray, mesh: Mesh) -> jax.Array:
 
 
 def fetch(tree: Any) -> Any:
-  """Brings global arrays to every process, as numpy arrays."""
+  """Returns global arrays as NumPy arrays, on every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-  """Says of each flag whether it is set on any process: all then agree."""
+  """Returns for each flag whether it is set on any process; all then agree."""
   if jax.process_count() == 1:
     return flags
   gathered = multihost_utils.process_allgather(np.asarray(flags))
