@@ -24,6 +24,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax import settings as settings_lib
+from hatebm_jax.objectives.parts.objective import Objective
 from hatebm_jax.run import checkpoint, npz, workdir
 
 _GRID_IMAGES = 100
@@ -100,6 +101,34 @@ def restore(
     WorkdirError: If the workdir holds no run or no such checkpoint.
   """
   config = workdir.run_config(path, config)
+  objective, state, step = restore_state(config, path, generator, hat)
+  model, weights = objective.networks, config.sample.weights
+  encoder_variables = None
+  if model.encoder:
+    encoder_variables = model.encoder_variables(state, weights)
+  variables = model.variables(state, weights)
+  mesh = jax.tree.leaves(state)[0].sharding.mesh
+  return Restored(config, step, model, variables, encoder_variables, mesh)
+
+
+def restore_state(
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path,
+  generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
+) -> tuple[Objective, Any, int]:
+  """Restores the whole state of a run, of a checkpoint as in `restore`.
+
+  Args:
+    config: Config of the run, with the command's fields for sampling.
+    path: Path of the workdir.
+    generator: Generator of the user's own, if the run was trained with one.
+    hat: Hat of the user's own, if the run was trained with one.
+
+  Returns:
+    The objective, its state, and the number of training steps that the state
+    has taken.
+  """
   settings_lib.check(config)
   of_config = config.objective != "joint" or config.generator.source
   if generator is None and not of_config:
@@ -112,13 +141,7 @@ def restore(
   with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     abstract = compile_lib.abstract_state(config, objective, mesh)
-    state = saved.restore(step, abstract)
-  model, weights = objective.networks, config.sample.weights
-  encoder_variables = None
-  if model.encoder:
-    encoder_variables = model.encoder_variables(state, weights)
-  variables = model.variables(state, weights)
-  return Restored(config, step, model, variables, encoder_variables, mesh)
+    return objective, saved.restore(step, abstract), step
 
 
 def _pick_step(

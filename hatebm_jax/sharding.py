@@ -72,7 +72,8 @@ def _split_by_pmap(fn, mesh, replicated):
   if jax.process_count() > 1:
     raise errors.ConfigError(
       "config.sharding.chains='pmap': expected a run of one process, found "
-      f"{jax.process_count()} processes. Use --config.sharding.chains=shard_map."
+      f"{jax.process_count()} processes. Set "
+      "--config.sharding.chains=shard_map."
     )
 
   def call(*args):

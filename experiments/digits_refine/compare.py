@@ -4,9 +4,9 @@ python -m experiments.digits_refine.compare --sngan=runs/digits_sngan \
   --refine=runs/digits_refine --out=FILE.json
 
 DDLS takes as many gradients as the refinement's chains of evaluation, which
-need two a step, in z and in y. There is no published step size of DDLS for
-digits: several are tried, and the best of them (chosen by these very figures,
-in DDLS's favour) is what counts.
+need two gradients per step, in z and in y. No step size of DDLS is published
+for digits. Several are tried, and the best one counts; it is chosen by these
+very figures, in favour of DDLS.
 """
 
 import argparse
@@ -19,20 +19,15 @@ import numpy as np
 
 from hatebm_jax import (
   chains,
-  energy,
   images,
-  langevin,
-  objectives,
   pixels,
   sample,
-  sharding,
 )
-from hatebm_jax import compile as compile_lib
 from hatebm_jax import evaluation as evaluate
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import sngan
-from hatebm_jax.run import checkpoint, workdir
+from hatebm_jax.run import workdir
 
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
 _CHUNK = 250  # chains at a time
@@ -44,41 +39,31 @@ def draw_ddls(
   """Draws images by DDLS from the newest checkpoint of an SN-GAN run.
 
   Args:
-    path: the run's workdir.
-    num_images: how many, a multiple of 250.
-    num_steps: Langevin steps, a gradient each.
+    path: Path of the run's workdir.
+    num_images: Number of images, a multiple of 250.
+    num_steps: Number of Langevin steps, one gradient each.
 
   Returns:
-    uint8 `[num_images, height, width, channels]`, by step size.
+    The images by step size, uint8 `[num_images, height, width, channels]`.
   """
-  config, mesh = workdir.read_config(path), sharding.make_mesh()
-  objective = objectives.make(config, mesh)
-  networks, discriminator = objective.networks, sngan.make_discriminator(config)
-  with checkpoint.Checkpoints(path) as saved:
-    state = saved.restore(
-      saved.latest_step(), compile_lib.abstract_state(config, objective, mesh)
-    )
+  config = workdir.read_config(path)
+  objective, state, _ = sample.restore_state(config, path)
   rng = rng_lib.stream(jax.random.key(config.seed), "sample")
 
   @functools.partial(jax.jit, static_argnames="step_size")
-  def chains(state, indices, step_size):
-    _, variables = networks.variables(state, "raw")
-    scores = {"params": state.discriminator.params, "spectral": state.spectral}
-    generator_fn = lambda z: networks.generator.apply(variables, z)
-    discriminator_fn = lambda x: discriminator.apply(scores, x)
-    rngs = rng_lib.per_index(rng, indices)
-    start = langevin.init_state(
-      rngs, networks.latent_shape, networks.image_shape
-    )
-    energy_fn = energy.ddls(discriminator_fn, generator_fn)
-    z, _ = langevin.sample_latents(
-      rngs, energy_fn, start.z, num_steps, step_size
-    )
-    return generator_fn(z)
+  def run(state, indices, step_size):
+    return chains.run_ddls(
+      objective.networks,
+      sngan.bind_discriminator(config, state),
+      objective.networks.variables(state, "raw"),
+      rng_lib.per_index(rng, indices),
+      num_steps,
+      step_size,
+    ).x_sample
 
   def draw(step_size):
     starts = range(0, num_images, _CHUNK)
-    drawn = [chains(state, np.arange(i, i + _CHUNK), step_size) for i in starts]
+    drawn = [run(state, np.arange(i, i + _CHUNK), step_size) for i in starts]
     return pixels.to_uint8(np.concatenate(jax.device_get(drawn)))
 
   return {

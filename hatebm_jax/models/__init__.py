@@ -1,5 +1,9 @@
 """Networks of the paper as Flax Linen modules.
 
+A module that can be the hat of a run has a function `make(image_size, width,
+dtype)`, and `config.model.hat` is its name. It returns a Linen module that maps
+images to energies, or a `hatebm_jax.Hat`.
+
 A module that can be the generator of a run (`generator`, `decoder`) has this
 face, and `config.generator.kind` is its name:
 
@@ -9,6 +13,11 @@ face, and `config.generator.kind` is its name:
 - `latent_shape(image_size, latent_size)` returns the shape of one latent.
 """
 
+import importlib
+import pkgutil
+import types
+
+from hatebm_jax import errors
 from hatebm_jax.models import (
   decoder,
   discriminator,
@@ -26,3 +35,25 @@ __all__ = [
   "hat",
   "inception",
 ]
+
+
+def choose(field: str, name: str, *functions: str) -> types.ModuleType:
+  """Returns the module of this package that a config field names.
+
+  Args:
+    field: Name of the field, for the message.
+    name: Name of the module. It may come from a stranger's config: nothing
+      outside this package is imported.
+    functions: Names of functions that the module must have.
+
+  Raises:
+    ConfigError: If there is no such module, or it lacks a function.
+  """
+  if name in {module.name for module in pkgutil.iter_modules(__path__)}:
+    module = importlib.import_module(f"{__name__}.{name}")
+    if all(hasattr(module, function) for function in functions):
+      return module
+  raise errors.ConfigError(
+    f"{field}={name!r}: expected the name of a module in hatebm_jax/models "
+    f"that has {' and '.join(functions)}."
+  )

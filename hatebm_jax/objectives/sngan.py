@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
+from hatebm_jax import energy as energy_lib
 from hatebm_jax import optim, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import discriminator as discriminator_lib
@@ -75,6 +76,23 @@ def make_discriminator(config: ml_collections.ConfigDict) -> nn.Module:
     config.sngan.discriminator_width,
     jnp.dtype(config.model.dtype),
   )
+
+
+def bind_discriminator(
+  config: ml_collections.ConfigDict, state: State
+) -> energy_lib.HatFn:
+  """Returns the trained discriminator of a run, images -> logits `[batch]`.
+
+  Args:
+    config: Config of the run.
+    state: State of the run.
+  """
+  discriminator = make_discriminator(config)
+  variables = {
+    "params": state.discriminator.params,
+    "spectral": state.spectral,
+  }
+  return lambda x: discriminator.apply(variables, x)
 
 
 def _make_optimizers(config):

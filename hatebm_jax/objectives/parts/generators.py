@@ -1,9 +1,7 @@
 """Generators as a config describes them, and trained ones from elsewhere."""
 
 import dataclasses
-import importlib
 import pathlib
-import types
 from typing import Any
 
 import flax.linen as nn
@@ -30,8 +28,10 @@ def make(
     ConfigError: `config.generator.kind` names no generator, or the network does
       not exist for the config's size or width.
   """
-  kind = _module(config.generator.kind)
   group, size = config.generator, config.data.image_size
+  kind = models.choose(
+    "config.generator.kind", group.kind, "make", "latent_shape"
+  )
   options = {
     "width": config.model.width if group.width is None else group.width,
     "channels": config.data.channels,
@@ -42,27 +42,6 @@ def make(
   return (
     kind.make(size, **options),
     kind.latent_shape(size, config.model.latent_size),
-  )
-
-
-def _module(name: str) -> types.ModuleType:
-  """Returns the module of `hatebm_jax.models` with a name.
-
-  Args:
-    name: Name of a module that lies in the folder of `hatebm_jax.models`.
-
-  Raises:
-    ConfigError: There is no such module, or it makes no generator.
-  """
-  files = pathlib.Path(models.__file__).parent.glob("*.py")
-  # Nothing outside the folder is imported: the name may be a stranger's.
-  if name in {file.stem for file in files} - {"__init__"}:
-    module = importlib.import_module(f"{models.__name__}.{name}")
-    if hasattr(module, "make") and hasattr(module, "latent_shape"):
-      return module
-  raise errors.ConfigError(
-    f"config.generator.kind={name!r}: expected a module of hatebm_jax.models "
-    "that has make and latent_shape, such as 'generator' or 'decoder'."
   )
 
 
