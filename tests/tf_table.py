@@ -2,9 +2,7 @@
 
 import struct
 
-import numpy as np
-
-from hatebm_jax.convert import crc32c
+from hatebm_jax.convert import tf_file
 
 
 def varint(number):
@@ -28,7 +26,7 @@ def variable(shape=(2, 3), size=24, dtype=1, offset=0, crc=0, more=b""):
 
 
 def masked(content):
-  return crc32c.masked(np.frombuffer(content, np.uint8))
+  return tf_file._masked_crc(content)
 
 
 def checksummed(content):

@@ -1,6 +1,6 @@
-"""Other people's weights in: each converter makes a module and its variables.
+"""Reads other people's weights. Each converter makes a module and variables.
 
-`python -m hatebm_jax.convert` writes them as an .npz, `load_npz` reads it.
+`python -m hatebm_jax.convert` writes them as an .npz, and `load_npz` reads it.
 """
 
 from hatebm_jax.convert.inception import from_inception

@@ -12,37 +12,42 @@ from hatebm_jax import convert, errors
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m hatebm_jax.convert",
-    description="Convert other implementations' weights to an .npz.",
+    description="Converts other implementations' weights to an .npz.",
   )
-  sources = parser.add_subparsers(dest="source_format", required=True)
-  tf2 = sources.add_parser(
-    "tf2", help="a network of the TensorFlow 2 reference"
+  kinds = parser.add_subparsers(dest="kind", required=True)
+
+  def add(name, help_text, source, read):
+    kind = kinds.add_parser(name, help=help_text)
+    kind.add_argument("source", help=source)
+    kind.add_argument("out", help="The .npz to write.")
+    kind.set_defaults(read=read)
+    return kind
+
+  tf2 = add(
+    "tf2",
+    "Reads a network of the TensorFlow 2 reference.",
+    "The prefix of the checkpoint, such as ebm.ckpt.",
+    lambda args: convert.from_tf2(args.source, args.out_factor),
   )
-  tf2.add_argument("source", help="checkpoint prefix, as in ebm.ckpt")
-  tf2.add_argument("out", help="the .npz to write")
   tf2.add_argument(
     "--out_factor",
     type=float,
-    help="of a generator or decoder: images are out_factor * tanh(...); 2 for "
-    "synthesis and retrofit, 1 for refinement (default: 2, at 64 pixels 1)",
+    help="The images of a generator or decoder are out_factor * tanh(...). It "
+    "is 2 for synthesis and retrofit, and 1 for refinement. The default is 2, "
+    "but 1 at 64 pixels.",
   )
-  tf2.set_defaults(
-    read=lambda args: convert.from_tf2(args.source, args.out_factor)
+  add(
+    "mimicry",
+    "Reads a network of torch-mimicry's SN-GAN.",
+    "The file netG.pth or netD.pth.",
+    lambda args: convert.from_mimicry(args.source),
   )
-  mimicry = sources.add_parser(
-    "mimicry", help="netG.pth or netD.pth of torch-mimicry's SN-GAN"
+  add(
+    "inception",
+    "Reads the Inception network of 2015, for FID.",
+    "The .pth of pytorch-fid or torch-fidelity.",
+    lambda args: convert.from_inception(args.source),
   )
-  mimicry.add_argument("source", help="the .pth")
-  mimicry.add_argument("out", help="the .npz to write")
-  mimicry.set_defaults(read=lambda args: convert.from_mimicry(args.source))
-  inception = sources.add_parser(
-    "inception", help="the Inception network of 2015, for FID"
-  )
-  inception.add_argument(
-    "source", help="a .pth of pytorch-fid or torch-fidelity"
-  )
-  inception.add_argument("out", help="the .npz to write")
-  inception.set_defaults(read=lambda args: convert.from_inception(args.source))
   return parser
 
 

@@ -6,7 +6,7 @@ A flat name is the path of an array in Flax's variables, for example
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -21,25 +21,36 @@ Shape: TypeAlias = tuple[int, ...]
 Variables: TypeAlias = Mapping[str, Mapping]
 Path: TypeAlias = str | os.PathLike[str]
 
-# More than any layer has: a file may claim sizes that no array can have.
+# How many of the first blocks halve the size, by the number of blocks, in the
+# hats and discriminators for 32, 64 and 128 pixels. A file's shortcuts would
+# say it too, but then a file that lacks one would pass for another network.
+NUM_DOWNS = {4: 2, 5: 5, 6: 5}
+
+# No layer is wider. A file may claim sizes that no array can have.
 _MAX_WIDTH = 2**20
 
 
 class ConvertError(errors.UserError):
-  """A file does not hold a network that we can read."""
+  """A file holds no network that can be read."""
 
 
 def one_line(error: Exception) -> str:
-  """Returns an error's message without line breaks; of a file, not all."""
+  """Returns the beginning of an error's message without line breaks.
+
+  The message may quote a file, which can be long.
+  """
   return " ".join(str(error)[:500].split())
 
 
 def expected_shapes(module: nn.Module, input_shape: Shape) -> dict[str, Shape]:
-  """Returns the shapes of a module's variables by flat name; allocates nothing.
+  """Returns the shapes of a module's variables by flat name.
+
+  No array is allocated.
 
   Args:
-    module: a network of `hatebm_jax.models`.
-    input_shape: of a batch that it accepts; the batch size does not matter.
+    module: Network of `hatebm_jax.models`.
+    input_shape: Shape of a batch that it accepts. The batch size does not
+      matter.
   """
   structs = jax.eval_shape(
     module.init,
@@ -49,18 +60,28 @@ def expected_shapes(module: nn.Module, input_shape: Shape) -> dict[str, Shape]:
   return {name: struct.shape for name, struct in flatten(structs).items()}
 
 
+def image_shape(num_downs: int, channels: int) -> Shape:
+  """Returns the shape of the smallest batch of images for a hat.
+
+  Args:
+    num_downs: Number of times that the network halves the size.
+    channels: Number of channels of the images.
+  """
+  return (1, 2**num_downs, 2**num_downs, channels)
+
+
 def check_shapes(
   path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]
 ) -> None:
   """Checks that a file holds exactly the arrays of a network.
 
   Args:
-    path: of the file, for the message.
-    expected: shapes of the network's arrays, by their names in the file.
-    found: shapes of the file's arrays.
+    path: Path of the file for the message.
+    expected: Shapes of the network's arrays by their names in the file.
+    found: Shapes of the file's arrays.
 
   Raises:
-    ConvertError: for a missing or unknown array, or one of another shape.
+    ConvertError: An array is missing, unknown, or has another shape.
   """
   advice = "Check that the file is whole and of this network."
   missing = [name for name in expected if name not in found]
@@ -83,31 +104,54 @@ def check_shapes(
       )
 
 
-def blocks(names: Iterable[str], first: int) -> list[str]:
-  """Returns `block2`, `block3`, ... up to the last that a file has.
+def blocks(
+  path: Path,
+  found: Mapping[str, Shape],
+  first: int,
+  what: str,
+  counts: Collection[int],
+  stem: Sequence[str] = (),
+) -> list[str]:
+  """Returns the file's names of a network's blocks.
 
   Args:
-    names: of the file's arrays, as in `block2/conv_1/kernel`.
-    first: number of the first block.
+    path: Path of the file for the message.
+    found: Shapes of the file's arrays by names such as `block2/conv_1/kernel`.
+    first: Number of the first block that has a number.
+    what: Name of the network for the message.
+    counts: Numbers of blocks that the network can have.
+    stem: Names of the blocks before.
+
+  Returns:
+    `block2`, `block3`, ... up to the last one that the file has, after `stem`.
+
+  Raises:
+    ConvertError: The network has another number of blocks.
   """
-  numbers = [re.match(r"block(\d{1,2})[./]", name) for name in names]
+  numbers = [re.match(r"block(\d{1,2})[./]", name) for name in found]
   last = max((int(match[1]) for match in numbers if match), default=0)
-  return [f"block{number}" for number in range(first, last + 1)]
+  names = [*stem, *(f"block{number}" for number in range(first, last + 1))]
+  if len(names) not in counts:
+    raise ConvertError(
+      f"{path}: expected {what} of {' or '.join(map(str, counts))} blocks, "
+      f"found {len(names)}. Check that the file is whole."
+    )
+  return names
 
 
 def kernel_shape(
   path: Path, found: Mapping[str, Shape], name: str, rank: int
 ) -> Shape:
-  """Returns the shape of a layer's kernel, which says the layer's width.
+  """Returns the shape of a layer's kernel, which tells the layer's width.
 
   Args:
-    path: of the file, for the message.
-    found: shapes of the file's arrays.
-    name: of the kernel in the file.
-    rank: how many axes it must have.
+    path: Path of the file for the message.
+    found: Shapes of the file's arrays.
+    name: Name of the kernel in the file.
+    rank: Number of axes that it must have.
 
   Raises:
-    ConvertError: if there is no such kernel.
+    ConvertError: There is no such kernel.
   """
   shape = found.get(name)
   if (
@@ -122,13 +166,32 @@ def kernel_shape(
   return shape
 
 
+def base_width(path: Path, name: str, num_outputs: int) -> int:
+  """Returns the channels of a generator's dense layer, which makes 4x4 pixels.
+
+  Args:
+    path: Path of the file for the message.
+    name: Name of the layer's kernel in the file.
+    num_outputs: Number of outputs of the layer.
+
+  Raises:
+    ConvertError: They are no 4x4 pixels.
+  """
+  if num_outputs % 16:
+    raise ConvertError(
+      f"{path}: expected {name} to make a multiple of 4*4 numbers, found "
+      f"{num_outputs}. Check that the file is of a generator."
+    )
+  return num_outputs // 16
+
+
 def flatten(variables: Variables) -> dict[str, jax.Array]:
   """Returns the arrays of Flax variables by flat name."""
   return traverse_util.flatten_dict(variables, sep="/")
 
 
 def unflatten(arrays: Mapping[str, np.ndarray]) -> dict[str, dict]:
-  """Returns Flax variables, float32 on the default device, of flat arrays."""
+  """Returns Flax variables of flat arrays, float32 on the default device."""
   return traverse_util.unflatten_dict(
     {name: jnp.asarray(array) for name, array in arrays.items()}, sep="/"
   )

@@ -1,8 +1,8 @@
-"""Our own weight files: a network and its variables in one .npz.
+"""Weight files of this package: a network and its variables in one .npz.
 
-Arrays are stored under their flat names (`params/block_0/conv_0/kernel`), the
-network under `module` as JSON: `{"class": ..., "attributes": {...}}`. There are
-no pickles.
+Arrays are stored under their flat names (`params/block_0/conv_0/kernel`). The
+network is stored under `module` as JSON: `{"class": ..., "attributes": {...}}`.
+There are no pickles.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ _CLASSES = {
   module.__name__: module
   for module in (Hat, Generator, Decoder, Encoder, Discriminator, Inception)
 }
-# Linen's nesting, and the type to compute in: no business of the weights.
+# Linen's nesting and the type of the computation are no part of the weights.
 _NOT_STORED = ("parent", "name", "dtype")
-# More than any network has.
+# No network has more.
 _MAX_BLOCKS, _MAX_WIDTH = 10, 2**16
 
 
@@ -42,12 +42,12 @@ def save_npz(
   """Writes a network and its variables.
 
   Args:
-    path: of the file, which appears whole or not at all.
-    module: a network of `hatebm_jax.models`.
-    variables: of the module, float32.
+    path: Path of the file. It appears whole or not at all.
+    module: Network of `hatebm_jax.models`.
+    variables: Variables of the module, float32.
 
   Raises:
-    OSError: if the file cannot be written.
+    OSError: The file cannot be written.
   """
   description = {
     "class": type(module).__name__,
@@ -68,13 +68,14 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
   """Reads what `save_npz` wrote.
 
   Args:
-    path: of the file.
+    path: Path of the file.
 
   Returns:
     The module and its variables, float32.
 
   Raises:
-    ConvertError: if the file is missing, damaged, or not one of ours.
+    ConvertError: The file is missing, damaged, or was not written by
+      `save_npz`.
   """
   try:
     shapes = _array_shapes(path)
@@ -87,12 +88,12 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
   except npz.FileError as error:
     raise ConvertError(
       f"{path}: expected an .npz that `python -m hatebm_jax.convert` wrote, "
-      f"found a missing, damaged or foreign file ({error}). Convert it anew."
+      f"found a missing, damaged or foreign file ({error}). Convert it again."
     ) from error
 
 
 def _array_shapes(path: network.Path) -> dict[str, Shape]:
-  """Reads the shapes of an .npz alone: no array is allocated yet."""
+  """Reads only the shapes of the arrays in an .npz, and allocates none."""
   headers = npz.headers(path)
   for name, header in headers.items():
     if header.dtype != np.float32 and name != "module":
@@ -101,7 +102,7 @@ def _array_shapes(path: network.Path) -> dict[str, Shape]:
 
 
 def _module(path: network.Path, text: str) -> nn.Module:
-  """Returns the module that a description tells of."""
+  """Returns the module of a description."""
   try:
     description = json.loads(text)
     module_class = _CLASSES[description["class"]]
@@ -118,7 +119,7 @@ def _module(path: network.Path, text: str) -> nn.Module:
     if getattr(module, "num_downs", 0) > len(module.widths):
       raise ValueError("more halvings than blocks")
     return module
-  # Of deep nesting, RecursionError.
+  # Deep nesting raises RecursionError.
   except (
     AttributeError,
     KeyError,
@@ -128,12 +129,12 @@ def _module(path: network.Path, text: str) -> nn.Module:
   ) as error:
     raise ConvertError(
       f"{path}: expected the description of a {' or '.join(_CLASSES)} under "
-      f"`module`, found {text[:200]!r}. Convert the weights anew."
+      f"`module`, found {text[:200]!r}. Convert the weights again."
     ) from error
 
 
 def _attribute(kind: Any, value: Any) -> Any:
-  """Checks a module's attribute: sizes that no network has would never end."""
+  """Checks a module's attribute, because an absurd size would never end."""
   if kind is float and isinstance(value, float) and math.isfinite(value):
     return value
   if isinstance(value, list) and kind not in (int, float):
@@ -156,6 +157,7 @@ def _input_shape(
     return inception.INPUT_SHAPE
   if isinstance(module, Generator):
     return (1, kernel("params/dense/kernel", 2)[0])
-  # An encoder halves once.
-  size = 2 ** getattr(module, "num_downs", 1)
-  return (1, size, size, kernel("params/block_0/conv_0/kernel", 4)[2])
+  # A decoder doubles the size and an encoder halves it once.
+  num_downs = getattr(module, "num_downs", 1)
+  channels = kernel("params/block_0/conv_0/kernel", 4)[2]
+  return network.image_shape(num_downs, channels)

@@ -1,8 +1,8 @@
-"""Weights of the TensorFlow 2 reference implementation of Hat EBM.
+"""Reads weights of the TensorFlow 2 reference implementation of Hat EBM.
 
 Its `save_weights` writes a checkpoint: `NAME.index`, a table of variables, and
-`NAME.data-00000-of-00001`, their values. Kernels are laid out as Flax's are;
-only the names differ. TensorFlow is not needed.
+`NAME.data-00000-of-00001`, their values. Kernels have Flax's layout; only the
+names differ. TensorFlow is not needed.
 """
 
 import math
@@ -20,33 +20,32 @@ from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-# How many blocks halve the size, by the number of blocks: the hats for 32, 64
-# and 128 pixels. The shortcuts in a file would say it too, but then a file that
-# lacks one would pass for another network.
-_NUM_DOWNS = {4: 2, 5: 5, 6: 5}
-# Of generators of 32, 64 and 128 pixels, by the number of blocks: see from_tf2.
+# `out_factor` of generators for 32, 64 and 128 pixels by their number of blocks
+# (see from_tf2).
 _OUT_FACTORS = {3: 2.0, 4: 1.0, 5: 2.0}
+_AUTOENCODER_BLOCKS = (4,)
 
 
 def from_tf2(
   path: network.Path, out_factor: float | None = None
 ) -> tuple[nn.Module, network.Variables]:
-  """Reads a network; which one it is and its widths come from the file.
+  """Reads a network. The file tells which one it is and its widths.
 
   Args:
-    path: the checkpoint's prefix, as in `ebm.ckpt`, or one of its files.
-    out_factor: of a generator or a decoder: images are
+    path: Prefix of the checkpoint, such as `ebm.ckpt`, or one of its files.
+    out_factor: Scale of a generator's or decoder's images, which are
       `out_factor * tanh(...)`. The file does not tell it. In the published
-      experiments it is 2 for synthesis and retrofit, 1 for refinement: state it
-      for their weights. None: 2, and 1 for a generator of 64 pixels, as in the
-      reference numbers of `tests/fixtures/parity`.
+      experiments it is 2 for synthesis and retrofit, and 1 for refinement: give
+      it for their weights. None means 2, but 1 for a generator of 64 pixels, as
+      in the reference numbers of `tests/fixtures/parity`.
 
   Returns:
     The module and its variables, float32: a `Hat` or an autoencoder's `Encoder`
-    with `params`, a `Generator` or a `Decoder` with `params` and `batch_stats`.
+    with `params`, or a `Generator` or a `Decoder` with `params` and
+    `batch_stats`.
 
   Raises:
-    ConvertError: if the file is missing, incomplete, or of another network.
+    ConvertError: The file is missing, incomplete, or of another network.
   """
   prefix = _prefix(path)
   variables = _open(prefix)
@@ -58,18 +57,17 @@ def from_tf2(
     prefix, {names[name]: shape for name, shape in expected.items()}, found
   )
   arrays = {
-    name: tf_file.read(prefix, names[name], variables[names[name]])
-    for name in expected
+    name: tf_file.read(names[name], variables[names[name]]) for name in names
   }
   return module, network.unflatten(arrays)
 
 
 def _prefix(path: network.Path) -> str:
-  """Returns the checkpoint's prefix, given it or the path of one file."""
+  """Returns the prefix of a checkpoint, given it or the path of one file."""
   prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", os.fspath(path))
   if not os.path.isfile(prefix + ".index"):
     raise ConvertError(
-      f"{path}: expected the prefix of a TensorFlow 2 checkpoint, as in "
+      f"{path}: expected the prefix of a TensorFlow 2 checkpoint, such as "
       f"ebm.ckpt; found no file {prefix}.index. Give the path without .index."
     )
   return prefix
@@ -81,19 +79,19 @@ def _open(prefix: str) -> dict[str, tf_file.Variable]:
   for key, variable in tf_file.table(prefix).items():
     if key.endswith(_SUFFIX):
       name = key.removesuffix(_SUFFIX)
-      if variable.type != tf_file.FLOAT32:
+      if variable.dtype != "float32":
         raise ConvertError(
-          f"{prefix}: {name} has the type {variable.type_name}, expected "
-          "float32. Save the network in float32."
+          f"{prefix}: {name} has the type {variable.dtype}, expected float32. "
+          "Save the network in float32."
         )
       found[name] = variable
   needed = 4 * sum(math.prod(variable.shape) for variable in found.values())
-  files = tf_file.data_files(prefix)
-  size = sum(os.path.getsize(file) for file in files)
-  if size < needed:
+  files = {variable.file for variable in found.values()}
+  sizes = [os.path.getsize(file) for file in files if os.path.isfile(file)]
+  if sum(sizes) < needed:
     raise ConvertError(
       f"{prefix}: expected at least {needed} bytes in its .data files, found "
-      f"{size} in {len(files)}. Copy the whole checkpoint."
+      f"{sum(sizes)} in {len(sizes)}. Copy the whole checkpoint."
     )
   return found
 
@@ -104,7 +102,7 @@ def _infer(
   """Finds out which network the variables of a file belong to.
 
   Returns:
-    The module, the shape of an input and the file's names of its parts.
+    The module, the shape of an input, and the file's names of its parts.
   """
   parts = {name.split("/")[0] for name in found}
   if "conv2latent" in parts:
@@ -124,41 +122,30 @@ def _infer(
 
 
 def _infer_hat(prefix, found):
-  blocks = ["conv_1", *network.blocks(found, first=2)]
-  if len(blocks) not in _NUM_DOWNS:
-    raise ConvertError(
-      f"{prefix}: expected a hat of {sorted(_NUM_DOWNS)} blocks (32, 64 or 128 "
-      f"pixels), found {len(blocks)}. Check that the file is whole."
-    )
-  inputs, widths = _widths(prefix, found, blocks)
-  module = Hat(
-    widths=widths,
-    num_downs=_NUM_DOWNS[len(blocks)],
+  blocks = network.blocks(
+    prefix,
+    found,
+    2,
+    "a hat (32, 64 or 128 pixels)",
+    network.NUM_DOWNS,
+    stem=["conv_1"],
   )
-  size = 2**module.num_downs
+  channels, widths = _widths(prefix, found, blocks)
+  module = Hat(widths=widths, num_downs=network.NUM_DOWNS[len(blocks)])
   renames = _renames(blocks) | {"head": f"lin_{len(blocks) + 1}"}
-  return module, (1, size, size, inputs), renames
+  return module, network.image_shape(module.num_downs, channels), renames
 
 
 def _infer_generator(prefix, found, out_factor):
-  blocks = network.blocks(found, first=2)
-  if len(blocks) not in _OUT_FACTORS:
-    raise ConvertError(
-      f"{prefix}: expected a generator of {sorted(_OUT_FACTORS)} blocks (32, "
-      f"64 or 128 pixels), found {len(blocks)}. Check that the file is whole."
-    )
-  latent_dim, dense_width = network.kernel_shape(
+  blocks = network.blocks(
+    prefix, found, 2, "a generator (32, 64 or 128 pixels)", _OUT_FACTORS
+  )
+  latent_size, dense_width = network.kernel_shape(
     prefix, found, "lin_1/kernel", 2
   )
-  if dense_width % 16:
-    raise ConvertError(
-      f"{prefix}: expected lin_1/kernel to make a multiple of 4*4 numbers, "
-      f"found the shape {(latent_dim, dense_width)}. Check that the file is of "
-      "a generator."
-    )
   last = len(blocks) + 2
   module = Generator(
-    base_width=dense_width // 16,
+    base_width=network.base_width(prefix, "lin_1/kernel", dense_width),
     widths=_widths(prefix, found, blocks)[1],
     channels=network.kernel_shape(prefix, found, f"conv_{last}/kernel", 4)[-1],
     out_factor=(
@@ -170,38 +157,32 @@ def _infer_generator(prefix, found, out_factor):
     "norm": f"bn_{last}",
     "conv": f"conv_{last}",
   }
-  return module, (1, latent_dim), renames
+  return module, (1, latent_size), renames
 
 
 def _infer_decoder(prefix, found, out_factor):
-  blocks = _autoencoder_blocks(prefix, found)
-  inputs, widths = _widths(prefix, found, blocks)
+  blocks = network.blocks(
+    prefix, found, 1, "a decoder or an encoder", _AUTOENCODER_BLOCKS
+  )
+  channels, widths = _widths(prefix, found, blocks)
   module = Decoder(
     widths=widths,
     channels=network.kernel_shape(prefix, found, "conv_5/kernel", 4)[-1],
     out_factor=2.0 if out_factor is None else out_factor,
   )
   renames = _renames(blocks) | {"norm": "bn_5", "conv": "conv_5"}
-  return module, (1, 2, 2, inputs), renames
+  return module, network.image_shape(1, channels), renames
 
 
 def _infer_encoder(prefix, found):
-  blocks = _autoencoder_blocks(prefix, found)
-  inputs, widths = _widths(prefix, found, blocks)
+  blocks = network.blocks(
+    prefix, found, 1, "a decoder or an encoder", _AUTOENCODER_BLOCKS
+  )
+  channels, widths = _widths(prefix, found, blocks)
   kernel = network.kernel_shape(prefix, found, "conv2latent/kernel", 4)
   module = Encoder(widths=widths, latent_channels=kernel[-1])
   renames = _renames(blocks) | {"conv": "conv2latent"}
-  return module, (1, 2, 2, inputs), renames
-
-
-def _autoencoder_blocks(prefix, found):
-  blocks = network.blocks(found, first=1)
-  if len(blocks) != 4:
-    raise ConvertError(
-      f"{prefix}: expected a decoder or an encoder of 4 blocks, found "
-      f"{len(blocks)}. Check that the file is whole."
-    )
-  return blocks
+  return module, network.image_shape(1, channels), renames
 
 
 def _widths(prefix, found, blocks: list[str]) -> tuple[int, tuple[int, ...]]:
@@ -228,7 +209,7 @@ def _renames(blocks: list[str]) -> dict[str, str]:
 
 
 def _tf_name(name: str, renames: Mapping[str, str]) -> str:
-  """Returns the file's name of a flat name, `params/block_1/...`."""
+  """Returns the file's name of a flat name such as `params/block_1/...`."""
   _, *parts, leaf = name.split("/")
   # Flax has one name for the bias of a norm and of a layer.
   if leaf == "bias" and parts[-1].startswith("norm"):

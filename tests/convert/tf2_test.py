@@ -122,6 +122,13 @@ def test_path_of_one_file(suffix):
   assert convert.from_tf2(path + suffix)[0] == convert.from_tf2(path)[0]
 
 
+def test_path_with_signs_that_shells_expand(tmp_path):
+  folder = tmp_path / "[a]*?"
+  folder.mkdir()
+  prefix = copy("sngan32/ebm.ckpt", folder)
+  assert convert.from_tf2(prefix)[0].widths == (16,) * 4
+
+
 @pytest.mark.parametrize("size", [0, 100, 1400])
 def test_truncated_index(tmp_path, size):
   prefix = copy("sngan32/ebm.ckpt", tmp_path)

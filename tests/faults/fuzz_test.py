@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from configs import default
 from hatebm_jax import convert, data, errors, report
-from hatebm_jax.convert import tf_file, torch_file
+from hatebm_jax.convert import tf_file, torch_file, torch_pickle
 from hatebm_jax.metrics import frechet
 from hatebm_jax.models.hat import Hat
 from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
@@ -325,7 +325,9 @@ def read_pth(path):
     convert.from_mimicry(path)
   found = torch_file.load(path)
   found = found if isinstance(found, dict) else {}
-  tensors = {k: v for k, v in found.items() if isinstance(v, torch_file.Tensor)}
+  tensors = {
+    k: v for k, v in found.items() if isinstance(v, torch_pickle.Tensor)
+  }
   return torch_file.read(path, tensors)
 
 
@@ -475,9 +477,9 @@ SHARD = ".data-00000-of-00001"
 
 def read_tf(prefix):
   return {
-    name: tf_file.read(prefix, name, variable)
+    name: tf_file.read(name, variable)
     for name, variable in tf_file.table(prefix).items()
-    if variable.type == tf_file.FLOAT32
+    if variable.dtype == "float32"
   }
 
 
