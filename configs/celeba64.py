@@ -6,12 +6,12 @@ Hardware:  a TPU v3-8 or v4-8 host, or a GPU of 80 GB
 Published: FID 11.57 +- 0.04 (cited), 49,920 samples, 100 Langevin steps
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.data.source = "tfds:celeb_a"
   config.data.image_size = 64
   config.model.width = 1024

@@ -10,7 +10,7 @@ Published: FID 5.98 +- 0.02 (cited), 49,920 samples, 125 Langevin steps; the
            SN-GAN alone 6.13 +- 0.03, with DDLS 6.06 +- 0.01
 """
 
-from configs import cifar10_refine
+from hatebm_jax.configs import cifar10_refine
 
 
 def get_config():

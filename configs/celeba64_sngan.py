@@ -8,7 +8,7 @@ Hardware:  a TPU v3-8 or v4-8 host, or a GPU of 80 GB
 Published: FID 6.13 +- 0.03 (cited), 49,920 samples
 """
 
-from configs import cifar10_sngan
+from hatebm_jax.configs import cifar10_sngan
 
 
 def get_config():

@@ -9,11 +9,11 @@ The published checkpoint was most likely trained at temperature 1e-3 (its
 evaluation file says so); the published training file, followed here, says 1e-8.
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.lock()
   return config

@@ -7,12 +7,12 @@ Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
 Published: no figure of its own; 100 epochs of 499 batches
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.objective = "autoencoder"
   config.train.num_steps = 100 * 499
   config.train.log_every = 499

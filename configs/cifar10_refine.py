@@ -10,12 +10,12 @@ Published: FID 14.04 +- 0.11 (cited), 49,920 samples, 350 Langevin steps; the
            SN-GAN alone 18.58 +- 0.08, with DDLS 14.59 +- 0.07
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.objective = "joint"
   config.train.num_steps = 25_000
   config.generator.out_factor = 1.0

@@ -9,12 +9,12 @@ Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
 Published: FID 26.01 (cited), 49,920 samples, 125 Langevin steps
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.objective = "joint"
   config.train.num_steps = 25_000
   config.generator.kind = "decoder"

@@ -7,12 +7,12 @@ Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
 Published: FID 18.58 +- 0.08 (cited), 49,920 samples
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.objective = "sngan"
   config.train.num_steps = 100_000
   config.train.batch_size = 64

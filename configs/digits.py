@@ -6,7 +6,7 @@ Data:      1,437 of the 1,797 handwritten digits that scikit-learn ships
 Hardware:  2 CPU cores, at most 10 minutes
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def use_digits(config):
@@ -21,7 +21,7 @@ def use_digits(config):
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   use_digits(config)
   config.train.num_steps = 4_000
   config.langevin.num_steps = 20

@@ -8,7 +8,7 @@ Data:      scikit-learn's digits, as configs/digits.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from configs import cifar10_retrofit, digits
+from hatebm_jax.configs import cifar10_retrofit, digits
 
 
 def get_config():

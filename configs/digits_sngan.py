@@ -6,7 +6,7 @@ Data:      scikit-learn's digits, as configs/digits.py; 2 batches a step
 Hardware:  2 CPU cores, a few minutes
 """
 
-from configs import cifar10_sngan, digits
+from hatebm_jax.configs import cifar10_sngan, digits
 
 
 def get_config():

@@ -8,12 +8,12 @@ Hardware:  TPU v4-32 (16 chips) or larger
 Published: FID 40.24 +- 0.18 (cited), 49,920 samples, 150 Langevin steps
 """
 
-from configs import default
+from hatebm_jax import config as config_lib
 
 
 def get_config():
   """Returns the locked configuration."""
-  config = default.get_config()
+  config = config_lib.default()
   config.train.num_steps = 300_000
   config.data.source = "tfds:imagenet2012"
   config.data.image_size = 128

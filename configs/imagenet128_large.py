@@ -7,7 +7,7 @@ Hardware:  TPU v4-64 (32 chips) or larger
 Published: FID 29.37 +- 0.15 (cited), 49,920 samples, 125 Langevin steps
 """
 
-from configs import imagenet128
+from hatebm_jax.configs import imagenet128
 
 
 def get_config():

@@ -267,7 +267,9 @@ def describe(run: Run) -> str:
 
 def _departures(run: Run, column: published.Column) -> str:
   """Names where a run departs from the paper's protocol, or ''."""
-  paper = importlib.import_module(f"configs.{column.config}").get_config()
+  paper = importlib.import_module(
+    f"hatebm_jax.configs.{column.config}"
+  ).get_config()
   protocol, chain = run.protocol, run.protocol["langevin"]
   pairs = {
     "images": (published.NUM_IMAGES, protocol["num_images"]),

@@ -29,13 +29,13 @@ from ml_collections import config_flags
 
 from hatebm_jax import chains as chains_lib
 from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
   errors,
   flops,
   langevin,
   objectives,
-  settings,
   sharding,
 )
 from hatebm_jax import rng as rng_lib
@@ -408,7 +408,7 @@ def main(argv: list[str]) -> int:
   config.train.batch_size = options.batch
   config.langevin.num_steps = options.langevin_steps
   try:
-    settings.check(config)
+    config_lib.check(config)
     result = measure(config, options.rounds, options.literal)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from hatebm_jax import errors, sample, settings, train
+from hatebm_jax import config as config_lib
+from hatebm_jax import errors, sample, train
 from hatebm_jax import evaluation as evaluate
 from hatebm_jax.metrics import spaces
 from hatebm_jax.run import checkpoint, distributed
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
     checkpoint.hide_threads()
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
   try:
-    settings.check(config)
+    config_lib.check(config)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

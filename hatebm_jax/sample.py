@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from hatebm_jax import chains as chains_lib
 from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
   errors,
@@ -23,7 +24,6 @@ from hatebm_jax import (
   sharding,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax import settings as settings_lib
 from hatebm_jax.objectives.parts.objective import Objective
 from hatebm_jax.run import checkpoint, npz, workdir
 
@@ -129,7 +129,7 @@ def restore_state(
     The objective, its state, and the number of training steps that the state
     has taken.
   """
-  settings_lib.check(config)
+  config_lib.check(config)
   of_config = config.objective != "joint" or config.generator.source
   if generator is None and not of_config:
     raise errors.ConfigError(

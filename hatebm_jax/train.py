@@ -15,6 +15,7 @@ from clu import parameter_overview, periodic_actions
 from jax.sharding import Mesh
 
 from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
   errors,
@@ -22,7 +23,6 @@ from hatebm_jax import (
   networks,
   objectives,
   pixels,
-  settings,
   sharding,
 )
 from hatebm_jax import rng as rng_lib
@@ -99,7 +99,7 @@ def train(
       does not mend it. The message names the last good checkpoint.
     WorkdirError: If the workdir is in use, or holds a run with another config.
   """
-  settings.check(config)
+  config_lib.check(config)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   feed.check_dispatch(config.train)

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
   path.stem
   for path in (ROOT / "configs").glob("*.py")
-  if path.stem not in ("__init__", "default")
+  if path.stem != "__init__"
 )
 
 # The paper's settings: (size, width, steps, lr hat, lr generator,
@@ -55,7 +55,7 @@ JOINT = {
 
 
 def load(name):
-  return importlib.import_module(f"configs.{name}").get_config()
+  return importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import cifar10
 from hatebm_jax import flops
+from hatebm_jax.configs import cifar10
 from hatebm_jax.models import conv_ops
 from hatebm_jax.models import generator as generator_lib
 from hatebm_jax.models import hat as hat_lib

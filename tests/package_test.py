@@ -14,7 +14,7 @@ import hatebm_jax
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _HASHED = _ROOT / "requirements-tested.txt"
-_LOCAL = {"configs", "experiments", "hatebm_jax"} | {
+_LOCAL = {"experiments", "hatebm_jax"} | {
   path.stem for path in (_ROOT / "tests").rglob("*.py")
 }
 # Import name -> name of the package, where they differ.
@@ -84,6 +84,16 @@ def test_version(metadata):
   assert re.fullmatch(r"\d+\.\d+\.\d+", hatebm_jax.__version__)
   citation = (_ROOT / "CITATION.cff").read_text()
   assert f"\nversion: {hatebm_jax.__version__}\n" in citation
+
+
+def test_every_folder_is_a_package(metadata):
+  folders = {path.parent for path in (_ROOT / "hatebm_jax").rglob("*.py")}
+  expected = {".".join(f.relative_to(_ROOT).parts) for f in folders}
+  listed = metadata["options"]["packages"].split()
+  assert listed == sorted(expected | {"hatebm_jax.configs"})
+  assert metadata["options"]["package_dir"].strip() == (
+    "hatebm_jax.configs = configs"
+  )
 
 
 @pytest.mark.parametrize("folder", ["hatebm_jax", "configs"])

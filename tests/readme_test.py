@@ -9,6 +9,7 @@ import shlex
 import pytest
 from absl import flags
 
+from hatebm_jax import config as config_lib
 from hatebm_jax import objectives, sample, sharding, train
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def test_command(command):
 @pytest.mark.parametrize("document", _DOCUMENTS)
 def test_every_override_in_the_text_is_a_field(document):
   text = (_ROOT / document).read_text()
-  config = _load("default")
+  config = config_lib.default()
   for field in re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", text):
     _check_field(config, field)
 
@@ -129,7 +130,7 @@ def _table():
 
 def test_table_has_every_experiment():
   names = {path.stem for path in (_ROOT / "configs").glob("*.py")}
-  assert set(_table()) == names - {"default", "__init__"}
+  assert set(_table()) == names - {"__init__"}
 
 
 @pytest.mark.parametrize("name", sorted(_table()))

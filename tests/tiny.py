@@ -15,7 +15,7 @@ def config(name="digits", **overrides):
     name: of the file in configs/.
     **overrides: `group__field=value`.
   """
-  tiny = importlib.import_module(f"configs.{name}").get_config()
+  tiny = importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
   settings = {
     "model__width": 8,
     "model__latent_size": 4,

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import digits
 from hatebm_jax import chains, data, energy, pixels, sample
+from hatebm_jax.configs import digits
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import synthesis
 

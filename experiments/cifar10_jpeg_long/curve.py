@@ -14,7 +14,7 @@ import pathlib
 
 from matplotlib import figure
 
-from configs import default
+from hatebm_jax import config as config_lib
 from hatebm_jax import sample
 from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.run import workdir
@@ -79,7 +79,7 @@ def main() -> None:
   parser.add_argument("--num_images", type=int, default=1_000)
   args = parser.parse_args()
   path, rows, reference = args.workdir.absolute(), [], None
-  config = default.get_config()
+  config = config_lib.default()
   config.evaluate.update(workdir.read_config(path).evaluate)
   config.sample.num_images = args.num_images
   for step in args.steps:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from configs import digits
 from hatebm_jax import data
+from hatebm_jax.configs import digits
 from hatebm_jax.metrics import digits_network
 from hatebm_jax.run import npz
 

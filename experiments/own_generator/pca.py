@@ -11,9 +11,9 @@ import pathlib
 
 import numpy as np
 
-from configs import digits_refine
 from hatebm_jax import data, networks, pixels, sample, train
 from hatebm_jax import evaluation as evaluate
+from hatebm_jax.configs import digits_refine
 
 _COMPONENTS = 32
 

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from configs import imagenet128
 from hatebm_jax import data
+from hatebm_jax.configs import imagenet128
 
 _COLUMNS, _ROWS = 15, 11
 _NUM_MOSAICS = 600

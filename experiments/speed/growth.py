@@ -13,8 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from configs import cifar10
 from hatebm_jax import benchmark
+from hatebm_jax.configs import cifar10
 
 _BASE = {"batch": 8, "width": 64, "image size": 32, "Langevin steps": 12}
 _VALUES = {

@@ -25,12 +25,12 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
 from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
   errors,
   flops,
   objectives,
-  settings,
   sharding,
 )
 from hatebm_jax.aot import hlo
@@ -236,7 +236,7 @@ def main(argv: list[str]) -> int:
       file=sys.stderr,
       flush=True,
     )
-    settings.check(flags.FLAGS.config)
+    config_lib.check(flags.FLAGS.config)
     result = check(flags.FLAGS.config, topology)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -30,7 +30,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from hatebm_jax import settings
+from hatebm_jax import config as config_lib
 from hatebm_jax.data import base, decode, digits, folder, tfds
 from hatebm_jax.data.base import DataError, Source
 
@@ -136,7 +136,7 @@ def _open(config: ml_collections.ConfigDict, split: str) -> Source:
 
 def _check(config: ml_collections.ConfigDict, split: str) -> None:
   """Refuses values that no source can serve."""
-  settings.check_group(config, "data")
+  config_lib.check_group(config, "data")
   if split not in base.SPLITS:
     raise DataError(f"split: expected train or test, found {split!r}.")
 

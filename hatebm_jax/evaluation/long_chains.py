@@ -18,6 +18,7 @@ from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
 from hatebm_jax import chains as chains_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax import (
   errors,
   images,
@@ -28,7 +29,6 @@ from hatebm_jax import (
   sharding,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax import settings as settings_lib
 from hatebm_jax.evaluation import out_of_distribution as detect
 from hatebm_jax.metrics import chains as chain_metrics
 
@@ -139,7 +139,7 @@ def measure(
 
 
 def _check(chains: Any) -> None:
-  settings_lib.check_group(chains, "chains")
+  config_lib.check_group(chains, "chains")
   if chains.num_chains < 1:
     raise errors.ConfigError(
       f"config.chains.num_chains={chains.num_chains!r}: expected 1 or more, to "

@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from hatebm_jax import config as config_lib
 from hatebm_jax import errors
 
 METRICS = "metrics.jsonl"
@@ -20,30 +21,6 @@ SET_LABELS = {
   "samples": "given samples",
   "held_out": "held-out images",
 }
-
-# A resumed run may change these and stay the same run.
-_FREE_GROUPS = (
-  "sample",
-  "evaluate",
-  "metrics",
-  "ood",
-  "chains",
-  "divergence",
-  "sharding",
-)
-_FREE_TRAIN_FIELDS = (
-  "num_steps",
-  "log_every",
-  "image_every",
-  "checkpoint_every",
-  "checkpoint_minutes",
-  "keep_checkpoints",
-  "test_every",
-  "on_divergence",
-  "max_rollbacks",
-  "profile_at",
-  "steps_per_dispatch",
-)
 
 # Beyond these, no numbers of a run: steps are exact as float64, and means are
 # of float32.
@@ -109,13 +86,10 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     )
   advice = "Restore it from a copy, or train into a new --workdir."
   saved = read_json(file, advice, dict)
-  if not _is_config(saved):
-    raise WorkdirError(
-      f"{file}: expected groups of fields, as in "
-      f'{{"seed": 0, "train": {{"num_steps": 5}}}}, found something else. '
-      f"{advice}"
-    )
-  return ml_collections.ConfigDict(saved)
+  try:
+    return config_lib.from_saved(saved)
+  except errors.ConfigError as error:
+    raise WorkdirError(f"{file}: {error} {advice}") from error
 
 
 def read_json(file: pathlib.Path, advice: str, kind: type) -> Any:
@@ -195,36 +169,26 @@ def is_metrics(line: Any) -> bool:
 def run_config(
   path: pathlib.Path, config: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
-  """Returns the run's config with the command's free groups."""
+  """Returns the config of a run, with the command's groups of use.
+
+  Those are the groups in which every field may change.
+
+  Args:
+    path: Path of the workdir.
+    config: Config of the command.
+
+  Raises:
+    WorkdirError: If the workdir holds no run, or its config cannot be read.
+  """
   merged = read_config(path)
-  with merged.ignore_type():  # The file may hold no group there.
-    for group in _FREE_GROUPS:
+  for group, fields in config_lib.GROUPS.items():
+    if group and all(field.may_change for field in fields.values()):
       merged[group] = config[group]
   return merged
 
 
-def _is_config(saved: dict[str, Any]) -> bool:
-  """Whether JSON has the structure of a config: values, or groups of them."""
-  groups = [x for x in saved.values() if isinstance(x, dict)]
-  values = [x for x in saved.values() if not isinstance(x, dict)]
-  values += [x for group in groups for x in group.values()]
-  # Names such as __class__ would reach into ConfigDict.
-  return all(map(_is_value, values)) and all(
-    field.isidentifier() and not field.startswith("_")
-    for group in (saved, *groups)
-    for field in group
-  )
-
-
-def _is_value(x: Any, max_depth: int = 2) -> bool:
-  """Whether JSON is a field's value: of lists, pairs at the most."""
-  if isinstance(x, list):
-    return max_depth > 0 and all(_is_value(y, max_depth - 1) for y in x)
-  return not isinstance(x, dict)
-
-
 def _plain(value: Any) -> Any:
-  """JSON's view of a value: tuples are lists."""
+  """Returns a value as JSON has it: tuples are lists."""
   return json.loads(json.dumps(value))
 
 
@@ -232,26 +196,11 @@ def _first_difference(
   saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict
 ) -> str:
   """Names the first field that makes two configs different runs, or ''."""
-  old, new = _flat(saved.to_dict()), _flat(config.to_dict())
-  for name in sorted(old.keys() | new.keys()):
-    group, _, field = name.partition(".")
-    if group in _FREE_GROUPS:
-      continue
-    if group == "train" and field in _FREE_TRAIN_FIELDS:
-      continue
-    if old.get(name) != new.get(name):
-      return (
-        f"config.{name}={old.get(name)!r}, the command says {new.get(name)!r}"
-      )
+  for group, fields in config_lib.GROUPS.items():
+    old, new = (saved[group], config[group]) if group else (saved, config)
+    for name, field in fields.items():
+      a, b = _plain(old[name]), _plain(new[name])
+      if a != b and not field.may_change:
+        full_name = f"{group}.{name}" if group else name
+        return f"config.{full_name}={a!r}, the command says {b!r}"
   return ""
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested dict -> {'group.field': value}."""
-  result = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      result.update(_flat(value, f"{prefix}{key}."))
-    else:
-      result[prefix + key] = _plain(value)
-  return result

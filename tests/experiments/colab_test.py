@@ -1,7 +1,6 @@
 """The Colab notebooks: well-formed, true to the configs, and they run."""
 
 import ast
-import importlib
 import json
 import os
 import pathlib
@@ -12,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from hatebm_jax import config as config_lib
 from hatebm_jax import images
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def _code(name):
 
 
 def _check_field(field):
-  group = importlib.import_module("configs.default").get_config()
+  group = config_lib.default()
   for name in field.split("."):
     assert name in group, f"config.{field}: no such field"
     group = group[name]

@@ -18,6 +18,7 @@ from experiments.table_ood import table as ood
 from experiments.table_refinement import table as refinement
 from experiments.table_retrofit import table as retrofit
 from experiments.table_synthesis import table as synthesis
+from hatebm_jax import config as config_lib
 from hatebm_jax import errors, images, sample, train
 from hatebm_jax import evaluation as evaluate
 from hatebm_jax.run import workdir
@@ -53,7 +54,9 @@ def protocol(**changes):
 
 def write_run(path, config_name, sets, protocol, ood=None, **overrides):
   """Writes a workdir as a run and its evaluation leave it."""
-  config = importlib.import_module(f"configs.{config_name}").get_config()
+  config = importlib.import_module(
+    f"hatebm_jax.configs.{config_name}"
+  ).get_config()
   for name, value in overrides.items():
     group, field = name.split("__")
     config[group][field] = value
@@ -257,7 +260,9 @@ def test_runs_that_cannot_stand_in_the_table(tmp_path):
 
 def test_a_run_that_was_not_evaluated_is_one_line(tmp_path):
   workdir.claim(
-    tmp_path, importlib.import_module("configs.digits").get_config(), write=True
+    tmp_path,
+    importlib.import_module("hatebm_jax.configs.digits").get_config(),
+    write=True,
   )
   command = ["-m", "experiments.table_synthesis.table", f"digits={tmp_path}"]
   done = subprocess.run(
@@ -380,7 +385,7 @@ def test_commands_of_the_readmes(name):
   found = commands((folder / "README.md").read_text())
   modules = {command[2] for command in found}
   assert {"hatebm_jax.main", f"experiments.table_{name}.table"} <= modules
-  defaults = importlib.import_module("configs.default").get_config()
+  defaults = config_lib.default()
   workdirs, runs = set(), set()
   for _, _, module, *arguments in found:
     assert importlib.util.find_spec(module), module

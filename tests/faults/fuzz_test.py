@@ -29,7 +29,7 @@ import tf_table
 import tiny
 from hypothesis import strategies as st
 
-from configs import default
+from hatebm_jax import config as config_lib
 from hatebm_jax import convert, data, errors, report
 from hatebm_jax.convert import tf_file, torch_file, torch_pickle
 from hatebm_jax.metrics import frechet
@@ -813,7 +813,7 @@ def prepared_data(tmp_path_factory):
 @counts(40, 2_000)
 def test_tfds(prepared, count):
   directory, files, images = prepared
-  config = default.get_config().data
+  config = config_lib.default().data
   config.source, config.image_size = "tfds:tiny", 4
   config.data_dir = directory
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import default
+from hatebm_jax import config as config_lib
 from hatebm_jax import data
 
 COUNT = 20
@@ -30,7 +30,7 @@ def data_folder(prepared, tmp_path):
 
 def read(folder, name="tiny", cache_gib=1.0):
   """Reads all images of the data set in a folder, or streams as many."""
-  config = default.get_config().data
+  config = config_lib.default().data
   config.source, config.image_size = f"tfds:{name}", 4
   config.data_dir, config.cache_gib = str(folder.parents[1]), cache_gib
   source = data.open_source(config)

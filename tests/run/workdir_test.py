@@ -46,12 +46,16 @@ def test_missing_and_broken_config(tmp_path):
     (b"9" * 5000, "not valid JSON"),
     (b"[]", "expected a JSON object, found a list"),
     (b"null", "expected a JSON object, found a NoneType"),
-    (b'{"a.b": 1}', "expected groups of fields"),
-    (b'{"__class__": 1}', "expected groups of fields"),
-    (b'{"train": {"__class__": 1}}', "expected groups of fields"),
-    (b'{"train": {"a": {"b": 1}}}', "expected groups of fields"),
-    (b'{"train": {"a": [{"b": 1}]}}', "expected groups of fields"),
-    (b'{"train": [[[1]]]}', "expected groups of fields"),
+    (b'{"a.b": 1}', r"config\.a\.b is not known"),
+    (b'{"__class__": 1}', r"config\.__class__ is not known"),
+    (b'{"\\ud800": 1}', r"config\.'\\ud800' is not known"),
+    (b'{"train": {"__class__": 1}}', r"config\.train\.__class__ is not known"),
+    (b'{"train": {"seed": {"b": 1}}}', r"config\.train\.seed is not known"),
+    (b'{"seed": {"b": 1}}', r"config\.seed={'b': 1}: expected an integer"),
+    (b'{"ood": {"sets": [[1]]}}', r"config\.ood\.sets=\[\[1\]\]: expected"),
+    (b'{"train": [[[1]]]}', r"config\.train=\[\[\[1\]\]\]: expected a group"),
+    (b'{"sample": "x"}', r"config\.sample='x': expected a group"),
+    (b'{"seed": NaN}', r"config\.seed=nan: expected an integer"),
   ],
 )
 def test_config_of_a_stranger(tmp_path, content, message):
@@ -60,11 +64,26 @@ def test_config_of_a_stranger(tmp_path, content, message):
     workdir.run_config(tmp_path, tiny.config())
 
 
-def test_free_groups_need_not_be_in_the_file(tmp_path):
-  (tmp_path / "config.json").write_text('{"sample": "x", "evaluate": [1]}')
-  merged = workdir.run_config(tmp_path, tiny.config(sample__num_images=3))
+def test_a_run_of_an_older_version_gets_defaults(tmp_path):
+  saved = json.loads(tiny.config().to_json())
+  del saved["chains"], saved["train"]["steps_per_dispatch"], saved["seed"]
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  config = tiny.config(sample__num_images=3)
+  merged = workdir.run_config(tmp_path, config)
   assert merged.sample.num_images == 3
-  assert merged.evaluate.num_steps == 4
+  assert merged.train.steps_per_dispatch == 1 and merged.seed == 0
+  assert merged.chains.num_chains == 32
+  workdir.claim(tmp_path, config, write=True)
+  complete = json.loads((tmp_path / "config.json").read_text())
+  assert complete["train"]["steps_per_dispatch"] == 1
+
+
+def test_lists_of_a_file_are_tuples_of_the_config(tmp_path):
+  config = tiny.config(hat__learning_rate_drops=((2, 1e-4), (3, 1e-5)))
+  workdir.claim(tmp_path, config, write=True)
+  read = workdir.read_config(tmp_path)
+  assert read.hat.learning_rate_drops == ((2, 1e-4), (3, 1e-5))
+  workdir.claim(tmp_path, config, write=True)
 
 
 def test_what_no_run_logs_is_left_out(tmp_path):

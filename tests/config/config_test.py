@@ -2,6 +2,8 @@
 
 import copy
 import importlib
+import json
+import re
 
 import child
 import ml_collections
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, errors, sample, settings, train
+from hatebm_jax import config as config_lib
+from hatebm_jax import data, errors, sample, train
+from hatebm_jax.run import workdir
 
-CONFIGS = sorted(p.stem for p in (child.ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(p.stem for p in (child.ROOT / "configs").glob("[!_]*.py"))
 # Where 0 means something: never, none, or a term that is left out.
 ZERO = {
   "seed",
@@ -53,7 +57,7 @@ ANY_TEXT = {
 
 
 def load(name):
-  return importlib.import_module(f"configs.{name}").get_config()
+  return importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
 
 
 def fields(config):
@@ -100,7 +104,7 @@ def bad_values(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_configs_are_right(name):
-  settings.check(load(name))
+  config_lib.check(load(name))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -113,7 +117,7 @@ def test_every_field_refuses_what_it_may_not_be(name):
       if isinstance(value, bool) and is_real(config, field):
         continue  # ml_collections makes it a number.
       try:
-        settings.check(place(config, field, value))
+        config_lib.check(place(config, field, value))
       except errors.ConfigError as error:
         message = str(error)
       else:
@@ -125,7 +129,7 @@ def test_every_field_refuses_what_it_may_not_be(name):
 
 @pytest.mark.parametrize("field", sorted(ZERO))
 def test_zero_where_it_means_something(field):
-  settings.check(place(tiny.config(), field, 0))
+  config_lib.check(place(tiny.config(), field, 0))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_zero_where_it_means_something(field):
 )
 def test_messages_say_what_is_allowed(field, value, message):
   with pytest.raises(errors.ConfigError, match=f"config.{field}{message}"):
-    settings.check(place(tiny.config(), field, value))
+    config_lib.check(place(tiny.config(), field, value))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +167,7 @@ def test_messages_say_what_is_allowed(field, value, message):
   ],
 )
 def test_what_is_as_good(field, value):
-  settings.check(place(tiny.config(), field, value))
+  config_lib.check(place(tiny.config(), field, value))
 
 
 def test_missing_and_unknown_fields():
@@ -171,20 +175,20 @@ def test_missing_and_unknown_fields():
   with config.unlocked():
     del config.train.batch_size
   with pytest.raises(errors.ConfigError, match=r"train.batch_size is missing"):
-    settings.check(config)
+    config_lib.check(config)
   config = place(tiny.config(), "train.batch_sise", 8)
   with pytest.raises(
     errors.ConfigError, match=r"batch_sise is not known: did you mean .*_size\?"
   ):
-    settings.check(config)
+    config_lib.check(config)
   config = place(tiny.config(), "train", 3)
   with pytest.raises(
     errors.ConfigError, match=r"config.train=3: expected a gr"
   ):
-    settings.check(config)
+    config_lib.check(config)
   config = place(tiny.config(), "zzz", 3)
   with pytest.raises(errors.ConfigError, match=r"config.zzz is not known"):
-    settings.check(config)
+    config_lib.check(config)
 
 
 def test_python_refuses_before_it_writes(tmp_path):
@@ -200,8 +204,125 @@ def test_python_refuses_before_it_writes(tmp_path):
 def test_a_strangers_run_is_checked_too(tmp_path):
   text = place(tiny.config(), "model.width", -1).to_json()
   (tmp_path / "config.json").write_text(text)
-  with pytest.raises(errors.ConfigError, match=r"config.model.width=-1"):
+  with pytest.raises(
+    workdir.WorkdirError,
+    match=r"config.json: config.model.width=-1: expected an integer .* to 16384"
+    r"\. Restore it",
+  ):
     sample.restore(tiny.config(), tmp_path)
+
+
+def saved(**overrides):
+  """Returns a config as a run's config.json has it."""
+  return json.loads(tiny.config(**overrides).to_json())
+
+
+def test_a_saved_config_comes_back_as_it_was():
+  config = tiny.config(hat__learning_rate_drops=((5, 1e-4), (6, 0.0)))
+  config.ood.sets = ("folder:x",)
+  config.generator.width = 4
+  back = config_lib.from_saved(json.loads(config.to_json()))
+  assert back.to_dict() == config.to_dict()
+  # Fields that may be None keep their types.
+  back.lock()
+  back.generator.width = None
+  with pytest.raises(TypeError):
+    back.generator.width = "wide"
+
+
+def test_a_field_that_an_older_version_did_not_save_gets_its_default():
+  fields = saved()
+  del fields["chains"], fields["evaluate"]["init_scale_y"], fields["seed"]
+  config = config_lib.from_saved(fields)
+  config_lib.check(config)
+  assert config.chains.num_chains == 32 and config.seed == 0
+  assert config.evaluate.init_scale_y == 0.01
+  assert config.evaluate.num_steps == 4 and config.model.width == 8
+
+
+@pytest.mark.parametrize(
+  ("group", "name", "value", "message"),
+  [
+    (
+      "train",
+      "batch_sise",
+      8,
+      r"batch_sise is not known: did you .*_size\?$",
+    ),
+    (
+      None,
+      "trian",
+      {},
+      r"^config.trian is not known: did .*\.train\?$",
+    ),
+    (None, "data", 3, "^config.data=3: expected a group of fields.$"),
+    ("model", "width", "8", r"width='8': expected an integer .* to 16384\.$"),
+    (
+      "hat",
+      "learning_rate_drops",
+      [[0, 1.0]],
+      r"=\[\[0, 1.0\]\]: expected",
+    ),
+  ],
+)
+def test_a_saved_config_that_is_wrong(group, name, value, message):
+  fields = saved()
+  (fields[group] if group else fields)[name] = value
+  with pytest.raises(errors.ConfigError, match=message):
+    config_lib.from_saved(fields)
+
+
+def test_what_may_change_when_a_run_is_resumed():
+  free = {
+    group
+    for group, fields in config_lib.GROUPS.items()
+    if group and all(field.may_change for field in fields.values())
+  }
+  assert free == {
+    *("divergence", "sharding", "sample", "evaluate"),
+    *("metrics", "ood", "chains"),
+  }
+  others = {
+    name
+    for name in fields(config_lib.default())
+    if config_lib.may_change(name) and name.partition(".")[0] not in free
+  }
+  assert others == {f"train.{name}" for name in config_lib.GROUPS["train"]} - {
+    "train.batch_size",
+    "train.average_decay",
+  }
+  assert not config_lib.may_change("seed")
+  assert not config_lib.may_change("objective")
+
+
+def test_every_field_is_described_in_whole_sentences():
+  texts = [*config_lib.GROUP_HELP.values()]
+  assert list(config_lib.GROUP_HELP) == list(config_lib.GROUPS)
+  for group in config_lib.GROUPS.values():
+    texts += [field.help for field in group.values()]
+  for text in texts:
+    assert re.fullmatch(r"[A-Z`].*\.", text) and len(text.split()) > 3, text
+
+
+def test_the_default_is_allowed_and_unlocked():
+  config = config_lib.default()
+  config_lib.check(config)
+  assert not config.is_locked
+  assert config.langevin.max_drift_y == 2.5
+  config.langevin.max_drift_y = None
+
+
+def test_the_objectives_are_the_modules_of_their_folder():
+  folder = child.ROOT / "hatebm_jax" / "objectives"
+  names = {path.stem for path in folder.glob("[!_]*.py")}
+  assert names == {"synthesis", "joint", "autoencoder", "sngan"}
+  for name in names:
+    config_lib.check(place(tiny.config(), "objective", name))
+  for name in ("parts", "__init__", "synthesis.py", "../config"):
+    with pytest.raises(
+      errors.ConfigError, match="expected 'autoencoder' or 'joint' or"
+    ):
+      config_lib.check(place(tiny.config(), "objective", name))
 
 
 @pytest.mark.parametrize("mode", ["train", "sample", "evaluate"])

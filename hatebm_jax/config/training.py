@@ -1,0 +1,278 @@
+"""Fields that make a run what it is: the objective, the data, the learning.
+
+The defaults are the paper's synthesis recipe.
+"""
+
+from hatebm_jax.config import rules
+from hatebm_jax.config.rules import Field
+
+_FREE = True  # value of Field.may_change
+_DROPS_HELP = (
+  "Drops of the learning rate are pairs (first training step, rate from there "
+  "on)."
+)
+_CLIP_HELP = (
+  "The gradient of each parameter tensor is clipped to this L2 norm. None "
+  "means that it is not clipped."
+)
+
+# The fields of the group "" stand alone.
+HELP = {
+  "": "These fields stand alone.",
+  "train": (
+    "These fields set the length, the batches and the outputs of the training "
+    "loop."
+  ),
+  "data": "These fields say which images are learned.",
+  "model": "These fields set what the networks have in common.",
+  "langevin": "These fields set the Langevin chains that train the hat.",
+  "hat": "These fields set how the hat learns.",
+  "generator": "These fields describe the generator and how it learns.",
+  "autoencoder": "These fields are those of the objective `autoencoder`.",
+  "sngan": "These fields are those of the objective `sngan`.",
+}
+
+GROUPS = {
+  "": {
+    "objective": Field(
+      "synthesis",
+      rules.OBJECTIVE,
+      "The objective is a module of hatebm_jax/objectives/. It says what is "
+      "learned.",
+    ),
+    "seed": Field(
+      0, rules.SEED, "The seed determines all random numbers of the run."
+    ),
+  },
+  "train": {
+    "num_steps": Field(
+      50_000,
+      rules.STEPS,
+      "Training ends after this many training steps.",
+      _FREE,
+    ),
+    "batch_size": Field(
+      128,
+      rules.BATCH,
+      "A batch has this many images, and as many chains, over all devices.",
+    ),
+    "average_decay": Field(
+      0.9999,
+      rules.below(0, 1),
+      "The averaged weights decay by this factor in each training step.",
+    ),
+    "log_every": Field(
+      50, rules.STEPS, "Metrics are logged every so many training steps.", _FREE
+    ),
+    "image_every": Field(
+      500,
+      rules.STEPS,
+      "Image grids are written every so many training steps.",
+      _FREE,
+    ),
+    "checkpoint_every": Field(
+      1_000,
+      rules.STEPS,
+      "A checkpoint is saved every so many training steps.",
+      _FREE,
+    ),
+    "checkpoint_minutes": Field(
+      30.0,
+      rules.SCALE,
+      "A checkpoint is also saved after this many minutes without one.",
+      _FREE,
+    ),
+    "keep_checkpoints": Field(
+      3,
+      rules.MILLION,
+      "This many of the newest checkpoints are kept. Older ones are deleted.",
+      _FREE,
+    ),
+    "test_every": Field(
+      0,
+      rules.STEPS_OR_NEVER,
+      "An autoencoder's loss on the test split is computed every so many "
+      "training steps. 0 means never.",
+      _FREE,
+    ),
+    "on_divergence": Field(
+      "warn",
+      rules.choice("warn", "rollback"),
+      "When training diverges, `warn` prints a warning and goes on, and "
+      "`rollback` goes back to the last good checkpoint with other random "
+      "numbers. With `warn`, a metric that is not finite stops the run.",
+      _FREE,
+    ),
+    "max_rollbacks": Field(
+      3,
+      rules.MILLION,
+      "A run that diverges again after this many rollbacks stops.",
+      _FREE,
+    ),
+    "profile_at": Field(
+      0,
+      rules.STEPS_OR_NEVER,
+      "This training step is profiled for TensorBoard. 0 means none.",
+      _FREE,
+    ),
+    "steps_per_dispatch": Field(
+      1,
+      rules.MILLION,
+      "This many training steps run on the device in one call. More than one "
+      "helps where a step takes milliseconds. The number must divide "
+      "log_every, image_every and checkpoint_every.",
+      _FREE,
+    ),
+  },
+  "data": {
+    "source": Field(
+      "tfds:cifar10",
+      rules.SOURCE,
+      "The images come from tfds:NAME, folder:PATH or digits.",
+    ),
+    "image_size": Field(
+      32,
+      rules.integer(1, 4_096),
+      "Images have this height and width in pixels: 16, 32, 64 or 128.",
+    ),
+    "channels": Field(
+      3, rules.choice(1, 3), "Images have 1 (gray) or 3 (RGB) channels."
+    ),
+    "crop": Field(
+      "center",
+      rules.choice("center", "random"),
+      "`center` takes the centre square of an image. `random` takes a random "
+      "square along the long side in the training split.",
+    ),
+    "data_dir": Field(
+      "",
+      rules.TEXT,
+      "TensorFlow Datasets keeps prepared data in this folder. Empty means its "
+      "own default.",
+    ),
+    "cache_gib": Field(
+      8.0,
+      rules.SCALE,
+      "Decoded images are kept in memory if they need at most this many GiB.",
+    ),
+  },
+  "model": {
+    "width": Field(
+      256, rules.WIDTH, "The base width of both networks, in channels."
+    ),
+    "latent_size": Field(
+      128, rules.integer(1, 2**16), "The dimension of the latent z."
+    ),
+    "dtype": Field(
+      "float32",
+      rules.choice("float32", "bfloat16"),
+      "Networks compute in this type. Parameters are always float32.",
+    ),
+  },
+  "langevin": {
+    "num_steps": Field(
+      50, rules.MILLION, "A chain takes this many Langevin steps."
+    ),
+    "step_size_y": Field(
+      5e-4, rules.BOUND, "The step size epsilon of the residual image y."
+    ),
+    "step_size_z": Field(
+      0.0,
+      rules.BOUND,
+      "The step size of the latent z in a joint run. In other runs z does not "
+      "move.",
+    ),
+    "temperature": Field(
+      1e-8, rules.TEMPERATURE, "The temperature T divides the hat's energy."
+    ),
+    "tau": Field(
+      0.0,
+      rules.SCALE,
+      "The prior on the residual adds tau * ||y||^2 to the energy of y.",
+    ),
+    "max_drift_y": Field(
+      2.5,
+      rules.MAX_NORM,
+      "The drift of y in one step is clipped to this L2 norm for each image. "
+      "None means that it is not clipped.",
+    ),
+    "init_scale_z": Field(
+      1.0, rules.SCALE, "The standard deviation of z at the start of a chain."
+    ),
+    "init_scale_y": Field(
+      0.0, rules.SCALE, "The standard deviation of y at the start of a chain."
+    ),
+  },
+  "hat": {
+    "learning_rate": Field(1e-4, rules.RATE, "The learning rate of Adam."),
+    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP),
+    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP),
+    "data_epsilon": Field(
+      1e-3,
+      rules.SCALE,
+      "Real images get Gaussian noise of this standard deviation.",
+    ),
+  },
+  "generator": {
+    "learning_rate": Field(1e-4, rules.RATE, "The learning rate of Adam."),
+    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP),
+    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP),
+    "out_factor": Field(
+      2.0, rules.above(0, 1_000), "Images are out_factor * tanh(...)."
+    ),
+    "bank_size": Field(
+      10_000,
+      rules.COUNT,
+      "The bank of a synthesis run holds this many pairs (z, x).",
+    ),
+    "kind": Field(
+      "generator",
+      rules.NETWORK,
+      "The network is this module of hatebm_jax.models. A `generator` starts "
+      "from latent vectors. A `decoder` starts from latent images.",
+    ),
+    "width": Field(
+      None,
+      rules.optional(rules.WIDTH),
+      "The base width of the generator. None means config.model.width.",
+    ),
+    "norm_epsilon": Field(
+      1e-3,
+      rules.above(0, 1),
+      "The epsilon of batch normalization. torch-mimicry's generators have "
+      "1e-5.",
+    ),
+    "source": Field(
+      "",
+      rules.TEXT,
+      "A joint run puts its hat on this generator. It is the workdir of a run, "
+      "or an .npz file of python -m hatebm_jax.convert.",
+    ),
+  },
+  "autoencoder": {
+    "latent_epsilon": Field(
+      0.02,
+      rules.SCALE,
+      "Latents get Gaussian noise of this standard deviation.",
+    ),
+  },
+  "sngan": {
+    "discriminator_width": Field(
+      128, rules.WIDTH, "The base width of the discriminator, in channels."
+    ),
+    "discriminator_steps": Field(
+      5,
+      rules.integer(1, 1_000),
+      "The discriminator takes this many steps in each training step, each on "
+      "its own batch.",
+    ),
+    "discriminator_learning_rate": Field(
+      2e-4, rules.RATE, "The learning rate of Adam for the discriminator."
+    ),
+    "decay_steps": Field(
+      100_000,
+      rules.STEPS,
+      "The learning rates fall to 0 over this many training steps.",
+    ),
+  },
+}
