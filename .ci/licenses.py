@@ -18,15 +18,16 @@ _HEAD = """\
 # Licences of the packages that are used
 
 This table shows what the packages of
-[requirements-tested.txt](requirements-tested.txt) say about their licences. Each
-package contains the text of its licence. None of these packages is part of this
-repository. The command that makes this file is in
+[requirements-tested.txt](requirements-tested.txt) say about their licences.
+Each package contains the text of its licence. None of these packages is part
+of this repository. The command that makes this file is in
 [CONTRIBUTING.md](CONTRIBUTING.md#dependencies).
 
-**Copyleft** licences are marked in bold. Wheels also contain compiled code under
-other licences. Among them are the run-time libraries of GCC in NumPy, SciPy and
-scikit-learn (GPL-3.0 with the GCC Runtime Library Exception; libquadmath is under
-LGPL-2.1), libzmq in pyzmq (MPL-2.0), and Eigen in jaxlib and TensorFlow (MPL-2.0).
+**Copyleft** licences are marked in bold. Wheels also contain compiled code
+under other licences. Among them are the run-time libraries of GCC in NumPy,
+SciPy and scikit-learn (GPL-3.0 with the GCC Runtime Library Exception;
+libquadmath is under LGPL-2.1), libzmq in pyzmq (MPL-2.0), and Eigen in jaxlib
+and TensorFlow (MPL-2.0).
 
 | package | version | licence |
 |---|---|---|
@@ -60,8 +61,9 @@ def main() -> None:
     found = entries.get(_canonical(name), {"Version": "nothing"})
     if found["Version"] != version:
       sys.exit(
-        f"{name}: expected version {version}, found {found['Version']}. Install "
-        "requirements-tested.txt in the environment that runs pip-licenses."
+        f"{name}: expected version {version}, found {found['Version']}. "
+        "Install requirements-tested.txt in the environment that runs "
+        "pip-licenses."
       )
     rows.append(f"| {name} | {version} | {_license(name, found)} |\n")
   (_ROOT / "THIRD_PARTY_LICENSES.md").write_text(_HEAD + "".join(rows))
