@@ -1,0 +1,132 @@
+"""The one place where chains are set up, on networks that can be worked out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from hatebm_jax import chains, langevin, networks, sharding
+from hatebm_jax import rng as rng_lib
+
+SHAPE = (2, 2, 1)
+# H(x) = a |x|^2 / 2 and G(z) = b z, with parameters a and b.
+MODEL = networks.Networks(
+  hat=networks.Hat(
+    init=lambda rng, x: jnp.ones(()),
+    apply=lambda a, x: 0.5 * a * jnp.square(x).sum((1, 2, 3)),
+  ),
+  generator=networks.Generator(lambda b, z: b * z, SHAPE),
+  variables=None,
+  latent_shape=SHAPE,
+  image_shape=SHAPE,
+)
+VARIABLES = jnp.float32(2.0), jnp.float32(0.5)
+RNGS = rng_lib.per_index(jax.random.key(0), jnp.arange(16))
+
+
+def plan(update_z, num_steps=6):
+  settings = langevin.Settings(num_steps, 0.1, 0.2, update_z=update_z)
+  return chains.Plan(settings, init_scale_z=0.7, init_scale_y=0.3)
+
+
+def test_chains_start_at_the_scales_of_the_plan():
+  state = chains.start(MODEL, plan(True), RNGS)
+  unit = langevin.init_state(RNGS, SHAPE, SHAPE, 1.0, 1.0)
+  np.testing.assert_allclose(state.z, 0.7 * unit.z, rtol=1e-6)
+  np.testing.assert_allclose(state.y, 0.3 * unit.y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("update_z", [False, True])
+def test_a_run_is_its_start_and_its_langevin_steps(update_z):
+  fresh = jax.jit(functools.partial(chains.run, MODEL, plan(update_z)))(
+    VARIABLES, RNGS
+  )
+  first = state = chains.start(MODEL, plan(update_z), RNGS)
+  for index in range(6):
+    state, _ = langevin.step(
+      RNGS,
+      lambda x: jnp.square(x).sum((1, 2, 3)),
+      lambda z: 0.5 * z,
+      state,
+      plan(update_z).settings,
+      index,
+    )
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  close(fresh.z, state.z)
+  close(fresh.x_start, 0.5 * first.z)
+  close(fresh.x_sample, 0.5 * state.z + state.y)
+  assert fresh.info.energy.shape == (1, 6)
+
+
+@pytest.mark.parametrize("method", ["shard_map", "pmap"])
+def test_one_and_eight_devices_run_the_same_chains(method):
+  run = functools.partial(chains.run, MODEL, plan(True))
+  one, eight = (
+    chains.over_devices(run, sharding.make_mesh(jax.devices()[:n]), method)(
+      VARIABLES, RNGS
+    )
+    for n in (1, 8)
+  )
+  np.testing.assert_allclose(one.x_sample, eight.x_sample, atol=1e-6)
+  assert eight.info.energy.shape == (8, 6)
+  np.testing.assert_allclose(
+    one.info.energy[0], eight.info.energy.mean(0), rtol=1e-5
+  )
+
+
+def test_a_film_starts_and_ends_with_the_chain():
+  fresh = chains.run(MODEL, plan(True), VARIABLES, RNGS)
+  generated, residuals = chains.film(MODEL, plan(True), VARIABLES, RNGS, 4)
+  assert generated.shape == residuals.shape == (16, 4, *SHAPE)
+  np.testing.assert_allclose(generated[:, 0], fresh.x_start, atol=1e-6)
+  np.testing.assert_allclose(
+    generated[:, -1] + residuals[:, -1], fresh.x_sample, atol=1e-6
+  )
+
+
+def test_two_pieces_are_one_chain():
+  first = chains.start(MODEL, plan(True), RNGS)
+  whole, _ = chains.advance(MODEL, plan(True), VARIABLES, RNGS, first)
+  half, _ = chains.advance(MODEL, plan(True, 2), VARIABLES, RNGS, first)
+  half, _ = chains.advance(MODEL, plan(True, 4), VARIABLES, RNGS, half, 2)
+  np.testing.assert_allclose(whole.z, half.z, atol=1e-6)
+  np.testing.assert_allclose(whole.y, half.y, atol=1e-6)
+
+
+def test_ddls_by_hand():
+  """On D(x) = -|x|^2 / 2 and G(z) = b z: grad U = (1 + b^2) z."""
+  logits = lambda x: -0.5 * jnp.square(x).sum((1, 2, 3))
+  fresh = chains.run_ddls(MODEL, logits, VARIABLES, RNGS, 3, 0.4)
+  z = first = langevin.init_state(RNGS, SHAPE, SHAPE).z
+  noise_rngs = jax.vmap(lambda rng: rng_lib.stream(rng, "y"))(RNGS)
+  norms = []
+  for index in range(3):
+    drift = 0.08 * 1.25 * z
+    norms.append(np.linalg.norm(drift.reshape(16, -1), axis=1).mean())
+    rngs = jax.vmap(jax.random.fold_in, (0, None))(noise_rngs, index)
+    z = z - drift + 0.4 * rng_lib.normal(rngs, SHAPE)
+  np.testing.assert_allclose(fresh.z, z, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(fresh.x_start, 0.5 * first, rtol=1e-6)
+  np.testing.assert_allclose(fresh.x_sample, 0.5 * z, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(fresh.info.drift_norm[0], norms, rtol=1e-5)
+
+
+def test_the_plans_of_training_and_evaluation():
+  config = tiny.config(
+    langevin__step_size_y=0.3,
+    langevin__init_scale_z=0.9,
+    evaluate__temperature=0.5,
+    evaluate__init_scale_y=0.2,
+  )
+  train, evaluate = chains.training_plan(config), chains.evaluation_plan(config)
+  assert train.settings.step_size_y == evaluate.settings.step_size_y == 0.3
+  assert evaluate.settings.temperature == 0.5
+  assert (train.settings.num_steps, evaluate.settings.num_steps) == (3, 4)
+  assert (train.init_scale_z, train.init_scale_y) == (0.9, 0.0)
+  assert (evaluate.init_scale_z, evaluate.init_scale_y) == (0.9, 0.2)
+  assert not train.settings.update_z
+  config.objective = "joint"
+  assert chains.training_plan(config).settings.update_z
