@@ -1,11 +1,13 @@
 """Digits runs, and data, small enough for a test."""
 
 import importlib
+import itertools
 
 import jax
 import ml_collections
+import numpy as np
 
-from hatebm_jax import objectives, sharding
+from hatebm_jax import data, objectives, sharding
 
 
 def config(name="digits", **overrides):
@@ -49,6 +51,14 @@ def data_config(source, **overrides):
     cache_gib=1.0,
   )
   return ml_collections.ConfigDict(fields | overrides)
+
+
+def take(source, num, **kwargs):
+  """Returns the first batches of a source, `[num, batch, h, w, channels]`."""
+  iterator = data.batches(source, **kwargs)
+  taken = list(itertools.islice(iterator, num))
+  iterator.close()
+  return np.stack(taken)
 
 
 def prepare_tfds(directory, images):

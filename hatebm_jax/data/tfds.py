@@ -6,6 +6,7 @@ folder. `tfds_files.py` checks the files before tensorflow_datasets reads them.
 """
 
 import difflib
+import glob
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -143,6 +144,13 @@ def _check_images(name: str, data_dir: str, builder: Any) -> None:
   """Checks that a data set is prepared and has images."""
   tfds = _tfds()
   if not builder.is_prepared():
+    path = f"{builder.data_path}"
+    if glob.escape(path) != path:
+      raise DataError(
+        f"tfds:{name} cannot be opened in {path}: tensorflow_datasets takes "
+        "the characters * ? [ in a path for a pattern. Rename the folder, or "
+        "give a link to it: --config.data.data_dir=DIR"
+      )
     raise DataError(_how_to_prepare(builder, name, data_dir))
   features = builder.info.features
   is_dict = isinstance(features, tfds.features.FeaturesDict)

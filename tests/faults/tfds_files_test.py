@@ -1,4 +1,4 @@
-"""Prepared TensorFlow data sets of strangers."""
+"""Prepared TensorFlow data sets that come from strangers or are damaged."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def data_folder(prepared, tmp_path):
 
 
 def read(folder, name="tiny", cache_gib=1.0):
-  """Reads all images of the data set in a folder, or streams as many."""
+  """Reads all images of a data set, or streams as many if none is cached."""
   config = config_lib.default().data
   config.source, config.image_size = f"tfds:{name}", 4
   config.data_dir, config.cache_gib = str(folder.parents[1]), cache_gib
@@ -49,7 +49,7 @@ def change(file, old, new):
   file.write_text(text.replace(old, new))
 
 
-def test_what_is_read(folder):
+def test_a_whole_data_set_is_read(folder):
   assert len(np.unique(read(folder).reshape(COUNT, -1), axis=0)) == COUNT
   assert read(folder, cache_gib=0.0).shape == (COUNT, 4, 4, 3)
 
@@ -141,14 +141,14 @@ def test_mangled_json(folder, file, content):
     ('"name": "tiny"', '"name": "other"', "missing|cannot be opened"),
   ],
 )
-def test_lies_of_the_info(folder, old, new, message):
+def test_false_entries_in_dataset_info(folder, old, new, message):
   change(folder / "dataset_info.json", old, new)
   with pytest.raises(data.DataError, match=message):
     read(folder)
 
 
 def test_shards_elsewhere(folder):
-  # There, it could be read.
+  # tensorflow_datasets could read the shard there.
   (shard,) = folder.glob("*.tfrecord*")
   shard.rename(folder.parent / shard.name)
   change(folder / "dataset_info.json", "{DATASET}-", "../{DATASET}-")
@@ -174,3 +174,17 @@ def test_a_shard_that_was_cut(folder, size, cache_gib):
   shard.write_bytes(shard.read_bytes()[:size])
   with pytest.raises(data.DataError, match="tfds:tiny, split train"):
     read(folder, cache_gib=cache_gib)
+
+
+@pytest.mark.parametrize("name", ["v[1]", "all*", "what?"])
+def test_a_data_dir_whose_name_looks_like_a_pattern(prepared, tmp_path, name):
+  shutil.copytree(prepared, tmp_path / name)
+  folder = tmp_path / name / "tiny" / "1.0.0"
+  if "[" in name:  # tensorflow_datasets itself cannot read it.
+    with pytest.raises(data.DataError, match="takes the characters"):
+      read(folder)
+  else:
+    assert len(np.unique(read(folder).reshape(COUNT, -1), axis=0)) == COUNT
+  change(folder / "features.json", OWN, EVIL)
+  with pytest.raises(data.DataError, match="asks for the class"):
+    read(folder)
