@@ -160,7 +160,7 @@ TEMPERATURE = above(0, 1e6)
 TEXT = Rule("text, which may be empty", lambda x: isinstance(x, str), str)
 BOOLEAN = Rule("True or False", lambda x: isinstance(x, bool), bool)
 NETWORK = Rule(
-  "the name of a module of hatebm_jax.models, such as 'generator' or 'decoder'",
+  "the name of a module of hatebm_jax.models, such as 'hat' or 'generator'",
   lambda x: isinstance(x, str) and x.isidentifier(),
   str,
 )

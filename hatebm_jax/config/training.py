@@ -207,6 +207,11 @@ GROUPS = {
     "learning_rate": Field(1e-4, rules.RATE, "The learning rate of Adam."),
     "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP),
     "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP),
+    "kind": Field(
+      "hat",
+      rules.NETWORK,
+      "The hat is this module of hatebm_jax.models. The paper's is `hat`.",
+    ),
     "data_epsilon": Field(
       1e-3,
       rules.SCALE,

@@ -1,7 +1,7 @@
 """Networks of the paper as Flax Linen modules.
 
 A module that can be the hat of a run has a function `make(image_size, width,
-dtype)`, and `config.model.hat` is its name. It returns a Linen module that maps
+dtype)`, and `config.hat.kind` is its name. It returns a Linen module that maps
 images to energies, or a `hatebm_jax.Hat`.
 
 A module that can be the generator of a run (`generator`, `decoder`) has this

@@ -1,10 +1,10 @@
 """The hat that a config describes."""
 
+import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
-from hatebm_jax import networks
-from hatebm_jax.models import hat as hat_lib
+from hatebm_jax import models, networks
 
 
 def make(
@@ -14,7 +14,7 @@ def make(
 
   Args:
     config: Config of the run.
-    hat: Hat that the user gives; None: the paper's, which the config describes.
+    hat: Hat of the user's own; None: the one that `config.hat.kind` names.
 
   Raises:
     ConfigError: If the hat does not exist for the config's image size and
@@ -22,8 +22,9 @@ def make(
   """
   size = config.data.image_size
   if hat is None:
-    return networks.linen_hat(
-      hat_lib.make(size, config.model.width, jnp.dtype(config.model.dtype))
-    )
+    module = models.choose("config.hat.kind", config.hat.kind, "make")
+    hat = module.make(size, config.model.width, jnp.dtype(config.model.dtype))
+  if isinstance(hat, nn.Module):
+    hat = networks.linen_hat(hat)
   networks.check_hat(hat, (size, size, config.data.channels))
   return hat
