@@ -171,7 +171,7 @@ DROPS = Rule(
   tuple,
 )
 SOURCE = Rule(
-  "digits, folder:PATH or tfds:NAME",
+  "a source such as digits, folder:PATH or tfds:NAME",
   lambda x: isinstance(x, str) and bool(x),
   str,
 )

@@ -128,7 +128,8 @@ GROUPS = {
     "source": Field(
       "tfds:cifar10",
       rules.SOURCE,
-      "The images come from tfds:NAME, folder:PATH or digits.",
+      "The images come from this source, such as tfds:NAME, folder:PATH or "
+      "digits. hatebm_jax/data/sources.py describes all kinds of sources.",
     ),
     "image_size": Field(
       32,
