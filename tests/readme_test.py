@@ -1,4 +1,4 @@
-"""The README says what is so: its commands, paths, table and example."""
+"""The documents say what is so: commands, fields, links, tables, examples."""
 
 import importlib
 import importlib.util
@@ -10,21 +10,40 @@ import pytest
 from absl import flags
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import objectives, sample, sharding, train
+from hatebm_jax import networks, train
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-_README = (_ROOT / "README.md").read_text()
+_DOCUMENTS = [
+  *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+  *sorted(f"docs/{path.name}" for path in (_ROOT / "docs").glob("*.md")),
+]
+_TEXTS = {name: (_ROOT / name).read_text() for name in _DOCUMENTS}
+_README = _TEXTS["README.md"]
+# docs/conf.py makes these pages, so they are not in the checkout.
+_GENERATED = {"docs/reference/index.md", "docs/reference/fields.md"}
+# Settings that let an example train in seconds.
+_TINY = {
+  "model.width": 8,
+  "model.latent_size": 4,
+  "train.num_steps": 2,
+  "train.batch_size": 8,
+  "langevin.num_steps": 2,
+  "generator.bank_size": 24,
+  "sample.num_images": 8,
+  "sample.batch_size": 8,
+  "evaluate.num_steps": 2,
+  "chains.num_chains": 0,
+}
 
 
-def _fenced(language):
-  return re.findall(rf"^```{language}\n(.*?)^```", _README, re.M | re.S)
+def _fenced(language, text):
+  return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def _commands():
-  """Every single command of the README's bash blocks, as words."""
+  """Every single command of the documents' bash blocks, as words."""
   commands = []
-  for block in _fenced("bash"):
+  for block in (b for t in _TEXTS.values() for b in _fenced("bash", t)):
     # The command in a quoted --command=" ... " is one too.
     block = re.sub(r'--command="(.*?)"', r"&& \1", block, flags=re.S)
     for line in re.sub(r"\\\n|&&\s*\n", lambda m: m[0][:-1], block).split("\n"):
@@ -39,7 +58,14 @@ def _split(line):
 
 
 def _module_commands():
-  return [c for c in _commands() if c[1:2] == ["-m"] and "hatebm" in c[2]]
+  """Commands of modules of this repository, each once."""
+  found = {}
+  for words in _commands():
+    if words[0] == "hatebm":
+      words = ["python", "-m", "hatebm_jax.main", *words[1:]]
+    if words[1:2] == ["-m"] and re.match("hatebm_jax|experiments", words[2]):
+      found[" ".join(words)] = words
+  return list(found.values())
 
 
 def _load(name):
@@ -53,12 +79,16 @@ def _load(name):
 def _check_field(config, field):
   group = config
   for name in field.split("."):
-    assert name in group, f"--config.{field}: no such field"
+    assert name in group, f"config.{field}: no such field"
     group = group[name]
 
 
+def test_the_readme_is_short():
+  assert len(_README.splitlines()) <= 200
+
+
 def test_the_two_commands_are_there():
-  run, test = _fenced("bash")[:2]
+  run, test = _fenced("bash", _README)[:2]
   assert run.strip() == (
     "pip install -e . && python -m hatebm_jax.main "
     "--config=configs/digits.py --workdir=runs/digits"
@@ -68,8 +98,9 @@ def test_the_two_commands_are_there():
 
 def test_commands_are_found():
   modules = [command[2] for command in _module_commands()]
-  assert modules.count("hatebm_jax.main") >= 5
-  assert "hatebm_jax.convert" in modules
+  assert modules.count("hatebm_jax.main") >= 15
+  names = ("convert", "report", "aot", "benchmark")
+  assert {f"hatebm_jax.{name}" for name in names} <= set(modules)
 
 
 @pytest.mark.parametrize("command", _module_commands(), ids=" ".join)
@@ -79,45 +110,70 @@ def test_command(command):
   assert spec, f"no module {module}"
   if spec.submodule_search_locations:
     assert importlib.util.find_spec(f"{module}.__main__"), module
-  if module != "hatebm_jax.main":
-    return
-  importlib.import_module(module)
-  configs = [a for a in arguments if a.startswith("--config=")]
-  assert len(configs) == 1, "expected one --config=FILE"
-  path = _ROOT / configs[0].partition("=")[2]
-  assert path.exists(), path
-  config = _load(path.stem)
-  for argument in arguments:
-    name, equals, value = argument.removeprefix("--").partition("=")
-    assert argument.startswith("--") and equals, argument
-    if name.startswith("config."):
-      _check_field(config, name.removeprefix("config."))
+  if module == "hatebm_jax.main":
+    _check_main(arguments)
+
+
+def _check_main(arguments):
+  """Checks flags, the config and the fields of a command of main."""
+  importlib.import_module("hatebm_jax.main")
+  given = dict(a.removeprefix("--").split("=", 1) for a in arguments)
+  assert "workdir" in given
+  # Without a config, the workdir's own is used.
+  name = pathlib.Path(given.pop("config", "digits")).stem
+  assert (_ROOT / "configs" / f"{name}.py").exists(), name
+  for flag, value in given.items():
+    if flag.startswith("config."):
+      _check_field(_load(name), flag.removeprefix("config."))
     else:
-      assert name in flags.FLAGS, f"no flag --{name}"
-    if name == "mode":
+      assert flag in flags.FLAGS, f"no flag --{flag}"
+    if flag == "mode":
       assert value in flags.FLAGS["mode"].parser.enum_values
 
 
 @pytest.mark.parametrize("document", _DOCUMENTS)
-def test_every_override_in_the_text_is_a_field(document):
-  text = (_ROOT / document).read_text()
+def test_every_field_in_the_text_exists(document):
   config = config_lib.default()
-  for field in re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", text):
+  fields = re.findall(
+    r"(?<![\w./])(?:--)?config\.([a-z_]+(?:\.[a-z_]+)*)(?![\w(])",
+    _TEXTS[document],
+  )
+  for field in set(fields) - {"json", "group.field"}:
     _check_field(config, field)
+
+
+def _anchors(text):
+  """Anchors of a document's headings, as code hosts and the site make them."""
+  return {
+    re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+    for title in re.findall(r"^#+ (.*)$", text, re.M)
+  }
 
 
 @pytest.mark.parametrize("document", _DOCUMENTS)
 def test_links_and_pictures_exist(document):
-  text = (_ROOT / document).read_text()
-  anchors = {
-    re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-    for title in re.findall(r"^#+ (.*)$", text, re.M)
-  }
-  for target in re.findall(r"\]\(([^)\s]+)\)", text):
-    if target.startswith("#"):
-      assert target[1:] in anchors, target
-    elif not re.match(r"https?://", target):
-      assert (_ROOT / target).exists(), f"{document} links to {target}"
+  folder = (_ROOT / document).parent
+  for target in re.findall(r"\]\(([^)\s]+)\)", _TEXTS[document]):
+    if re.match(r"https?://", target):
+      continue
+    file, _, anchor = target.partition("#")
+    path = (folder / file).resolve() if file else _ROOT / document
+    if str(path.relative_to(_ROOT)) in _GENERATED:
+      continue
+    assert path.exists(), f"{document} links to {target}"
+    if anchor:
+      assert anchor in _anchors(path.read_text()), target
+
+
+def test_every_page_is_in_the_index():
+  text = _TEXTS["docs/index.md"]
+  pages = {path.stem for path in (_ROOT / "docs").glob("*.md")} - {"index"}
+  (trees,) = [
+    set(re.findall(r"^\w+$", "\n".join(blocks), re.M))
+    for blocks in [_fenced(r"\{toctree\}", text)]
+  ]
+  assert trees == pages
+  assert pages <= set(re.findall(r"\]\((\w+)\.md\)", text))
 
 
 def _table():
@@ -147,24 +203,33 @@ def test_table_agrees_with_the_config(name):
     assert not re.match(r"\d", fid), f"where does FID {fid} come from?"
 
 
-def test_library_example_runs():
-  _, example = _fenced("python")
-  names = {}
-  exec(example, names)
-  assert names["images"].shape == (8, 16, 16, 1)
-  assert names["info"].energy.shape == (names["settings"].num_steps,)
+def _examples():
+  return [name for name, text in _TEXTS.items() if _fenced("python", text)]
 
 
-def test_own_generator_example_fits(monkeypatch):
-  example, _ = _fenced("python")
-  made = []
+@pytest.fixture
+def tiny_runs(monkeypatch):
+  """Lets `train.train` take two steps of small networks."""
+  real = train.train
 
-  def make(config, path, generator):
-    made.append(objectives.make(config, sharding.make_mesh(), generator))
-    return made[-1]
+  def shortened(config, path, **networks):
+    config.update_from_flattened_dict(_TINY)
+    return real(config, path, **networks)
 
-  monkeypatch.setattr(train, "train", make)
-  monkeypatch.setattr(sample, "restore", make)
-  monkeypatch.setattr(sample, "draw", lambda restored: restored)
-  exec(example, {})
-  assert [objective.networks.latent_shape for objective in made] == [(32,)] * 2
+  monkeypatch.setattr(train, "train", shortened)
+
+
+@pytest.mark.parametrize("document", _examples())
+def test_examples_run(document, tmp_path, monkeypatch, tiny_runs):
+  monkeypatch.chdir(tmp_path)
+  names = {"__name__": "example"}
+  for block in _fenced("python", _TEXTS[document]):
+    needed = re.findall(r"^import (equinox)", block, re.M)
+    if any(importlib.util.find_spec(name) is None for name in needed):
+      continue  # It is no dependency of the tests.
+    exec(block, names)
+    if isinstance(names.get("hat"), networks.Hat):
+      networks.check_hat(names["hat"], (16, 16, 1))
+  if document == "README.md":
+    assert names["images"].shape == (8, 16, 16, 1)
+    assert names["info"].energy.shape == (names["settings"].num_steps,)
