@@ -63,7 +63,7 @@ def test_draw_is_uniform():
   rngs = jax.random.split(jax.random.key(0), draws)
   slots = jax.vmap(lambda rng: bank.draw(rng[None], pairs, 2)[0])(rngs)
   counts = np.bincount(np.ravel(slots), minlength=6)
-  # A slot is drawn with probability 1/3: five standard deviations.
+  # A slot is drawn with probability 1/3. The bound is five standard deviations.
   bound = 5 * np.sqrt(draws * 1 / 3 * 2 / 3)
   np.testing.assert_array_less(np.abs(counts - draws / 3), bound)
 

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic by hand, and a run of it."""
+"""Checks the benchmark's arithmetic by hand, and runs the benchmark."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_rows_are_medians_over_rounds():
       "generator_update": 0.25,
     }
 
-  # A Langevin step takes (long - short) / 10 seconds: 0.1, 0.3, 0.2.
+  # A Langevin step takes (long - short) / 10 seconds, here 0.1, 0.3 and 0.2.
   rounds, rates = [times(1.0), times(3.0), times(2.0)], [100.0, 10.0, 60.0]
   rows = benchmark.rows(config, rates, rounds, times(8.0))
   step = rows["Langevin step, synthesis"]
@@ -30,7 +30,7 @@ def test_rows_are_medians_over_rounds():
   assert step.speedup == pytest.approx(4.0)
   floor = flops.langevin_step(config) / 1e9
   assert step.floor_gflop == step.minimal_gflop == pytest.approx(floor)
-  # 100 x 0.1, 10 x 0.3, 60 x 0.2: the median is 10 GFLOP.
+  # The rounds have 100 x 0.1, 10 x 0.3 and 60 x 0.2 GFLOP: the median is 10.
   assert step.over_floor == pytest.approx(10 / floor)
   joint = rows["Langevin step, joint"]
   assert joint.seconds == pytest.approx(0.4)

@@ -1,4 +1,4 @@
-"""Runs of hatebm_jax.main as real processes."""
+"""Runs hatebm_jax.main in real processes."""
 
 import os
 import pathlib
@@ -14,18 +14,22 @@ STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 def start(path, *flags, num_devices=8, prefix=()):
   """Starts the tiny run of tests/tiny_config.py in a workdir.
 
-  Its compilations go to the workdir's own cache, as a user's do.
+  The run keeps its compiled programs in the workdir's own cache, as a user's
+  run does.
 
   Args:
-    path: the workdir.
-    *flags: of the command.
-    num_devices: virtual ones.
-    prefix: what the command starts with, as in `("prlimit", ...)`.
+    path: Workdir of the run.
+    *flags: Flags of the command.
+    num_devices: Number of virtual devices.
+    prefix: First words of the command, such as `("prlimit", ...)`.
+
+  Returns:
+    The process, a `subprocess.Popen`.
   """
   environment = {
     **os.environ,
     "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-    # The last one of a flag counts.
+    # If a flag is given twice, the last one counts.
     "XLA_FLAGS": os.environ["XLA_FLAGS"]
     + f" --xla_force_host_platform_device_count={num_devices}",
   }
@@ -55,7 +59,7 @@ def start_two(path, *flags):
 
 
 def finish(process, status=0):
-  """Waits for a process; returns what it printed."""
+  """Waits for a process and returns what it printed."""
   output, _ = process.communicate(timeout=600)
   assert process.returncode == status, output
   return output

@@ -1,4 +1,4 @@
-"""Every config loads, is locked, and its step has consistent shapes."""
+"""Checks that every config loads, is locked and has consistent shapes."""
 
 import importlib
 import pathlib
@@ -19,8 +19,8 @@ NAMES = sorted(
   if path.stem != "__init__"
 )
 
-# The paper's settings: (size, width, steps, lr hat, lr generator,
-# evaluation's Langevin steps), spec of the published files.
+# The published settings of synthesis, in the order (size, width, steps, lr hat,
+# lr generator, Langevin steps of evaluation).
 PUBLISHED = {
   "cifar10": (32, 256, 50_000, 1e-4, 1e-4, 125),
   "celeba64": (64, 1024, 50_000, 1e-4, 1e-4, 100),
@@ -29,9 +29,10 @@ PUBLISHED = {
 }
 
 
-# Of runs whose generator is frozen: (size, width, steps, lr hat, out_factor),
-# (eps, eps_z, T, tau, data_epsilon, init_scale_y), Langevin steps in training
-# and evaluation, and evaluation's (T, tau, max_drift_y, init_scale_y).
+# The published settings of runs with a frozen generator, in the order (size,
+# width, steps, lr hat, out_factor), (eps, eps_z, T, tau, data_epsilon,
+# init_scale_y), (Langevin steps in training, in evaluation), and (T, tau,
+# max_drift_y, init_scale_y) of evaluation.
 JOINT = {
   "cifar10_refine": (
     (32, 256, 25_000, 1e-5, 1.0),
@@ -180,7 +181,7 @@ def test_published_settings_of_the_autoencoder():
   assert config.train.batch_size == 128
   assert config.generator.learning_rate == 1e-4
   assert config.autoencoder.latent_epsilon == 0.02
-  # It is what the retrofit expects.
+  # The autoencoder learns the decoder that the retrofit expects.
   mesh = sharding.make_mesh()
   decoders = [
     objectives.make(load(name), mesh).networks.generator

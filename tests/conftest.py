@@ -1,10 +1,10 @@
-"""Eight CPU devices for every test; must run before jax is imported."""
+"""Sets eight CPU devices for every test, before jax is imported."""
 
 import os
 import tempfile
 
-# Nearly all the time of these tests is compilation: little is optimised, and
-# what is compiled twice in a session is compiled once.
+# These tests spend nearly all of their time on compilation. XLA therefore
+# optimises little, and a cache keeps compiled programs for the whole session.
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
@@ -13,7 +13,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_llvm_disable_expensive_passes=true",
   ]
 )
-if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers share that of the first.
+# The workers of pytest-xdist inherit the cache of the first process.
+if "PYTEST_XDIST_WORKER" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
     prefix="jax_cache_"
   )

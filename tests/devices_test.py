@@ -1,4 +1,4 @@
-"""The same training run on another number of devices."""
+"""Checks that a training run does not depend on the number of devices."""
 
 import chex
 import jax
@@ -13,9 +13,9 @@ from hatebm_jax.run import checkpoint
 
 
 def config(**overrides):
-  # At T = 1 the chain is no amplifier of rounding. The generator's first loss
-  # is zero but for rounding, which Adam turns into a step of full length: a
-  # short one.
+  # At T = 1 the chain does not amplify rounding errors. The generator's first
+  # loss consists of rounding errors, which Adam turns into a step of full
+  # length. A low learning rate keeps this step short.
   return tiny.config(
     langevin__temperature=1.0,
     langevin__step_size_y=0.1,
@@ -25,14 +25,17 @@ def config(**overrides):
 
 
 def run(settings, num_devices, num_steps, path=None, save=None):
-  """Trains on some devices; returns state and metrics `[num_steps]`.
+  """Trains on some of this machine's devices.
 
   Args:
-    settings: the config.
-    num_devices: the first ones of this machine.
-    num_steps: training steps, in one dispatch.
-    path: a workdir to start from its checkpoint, if it has one.
-    save: save the state there at the end.
+    settings: Config of the run.
+    num_devices: Number of devices. The first ones of the machine are used.
+    num_steps: Number of training steps, all in one dispatch.
+    path: Workdir. Training starts from its checkpoint if it has one.
+    save: Whether the state is saved there at the end.
+
+  Returns:
+    The state after the last step, and the metrics as arrays `[num_steps]`.
   """
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   objective = objectives.make(settings, mesh)

@@ -18,7 +18,7 @@ Y = jnp.array([[[[0.5], [1.0]]], [[[1.0], [1.0]]]])
 
 
 def test_ddls_energy_by_hand():
-  # D(2 z) = 8 (z_0^3 + z_1^3); ||z||^2 / 2 = 2.5 and 0.5.
+  # D(2 z) = 8 (z_0^3 + z_1^3), and ||z||^2 / 2 is 2.5 and 0.5.
   energy_fn = energy.ddls(hat_fn, generator_fn)
   np.testing.assert_allclose(energy_fn(Z), [2.5 - 72, 0.5 + 8])
 

@@ -1,4 +1,4 @@
-"""Counts by hand against known ones, and against XLA's of small networks."""
+"""Checks the counts of FLOPs against known ones and against XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_hat(size, width, literal, minimal):
 
 
 def test_literal_networks_agree_with_xla():
-  # Padding is not counted by XLA; what else it counts is elementwise.
+  # XLA does not count padding. It counts elementwise operations in addition.
   rules = flops.LITERAL._replace(padding=False, shortcuts_at_full_size=False)
   hat = hat_lib.make(16, 64)
   generator = generator_lib.make(16, 64)
@@ -62,7 +62,7 @@ def test_parts_of_a_step():
 
 
 def test_the_up_convolution_at_a_quarter():
-  # Three blocks of 256 channels, to 8, 16 and 32 pixels.
+  # The three blocks have 256 channels and grow to 8, 16 and 32 pixels.
   saved = sum(9 * 256 * 256 * (n * n - n * n // 4) for n in (8, 16, 32))
   full = flops.generator(32, 256, rules=flops.UP_AT_FULL_SIZE)
   assert full - flops.generator(32, 256) == saved

@@ -1,4 +1,7 @@
-"""Weights and images of a random Inception network, the same everywhere."""
+"""Makes weights and images for a random Inception network.
+
+They are the same on every machine.
+"""
 
 import zlib
 
@@ -6,10 +9,10 @@ import numpy as np
 
 
 def values(name, shape):
-  """Values of one of PyTorch's arrays, by its name.
+  """Returns the values of one of PyTorch's arrays, by its name.
 
-  The outputs stay of one size through the network; statistics of batch norm
-  are not trivial.
+  With these values the outputs of all layers have about the same size. The
+  statistics of batch norm are not trivial.
   """
   rng = np.random.default_rng(zlib.crc32(name.encode()))
   kind = name.rpartition(".")[2]
@@ -22,7 +25,7 @@ def values(name, shape):
 
 
 def images(size):
-  """Two images, uint8 `[2, size, size, 3]`: noise over a ramp."""
+  """Returns two images of noise over a ramp, uint8 `[2, size, size, 3]`."""
   noise = np.random.default_rng(size).integers(0, 100, (2, size, size, 3))
   ramp = np.linspace(0, 150, size)[None, :, None, None]
   return (noise + ramp).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The chain against hand computation, exact laws and its own invariants."""
+"""Checks the chain against hand computation, exact laws and invariants."""
 
 import functools
 
@@ -10,18 +10,18 @@ import pytest
 from hatebm_jax import energy, langevin
 from hatebm_jax import rng as rng_lib
 
-SHAPE = (2, 2, 1)  # of an image
+SHAPE = (2, 2, 1)  # shape of an image
 A = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 Q = np.array([1.0, 2.0, 0.5, 4.0], np.float32)
 
 
 def generator_fn(z):
-  """Linear: x = A^T z."""
+  """Returns the linear map x = A^T z."""
   return (z @ A).reshape(-1, *SHAPE)
 
 
 def hat_fn(x):
-  """Quadratic: H = x^T diag(Q) x / 2, gradient Q x."""
+  """Returns the quadratic energy H = x^T diag(Q) x / 2, with gradient Q x."""
   return 0.5 * (jnp.square(x.reshape(-1, 4)) * Q).sum(1)
 
 
@@ -36,7 +36,12 @@ def run(rng, state, settings, first_step=0):
 
 
 def by_hand(z, y, settings, step_z=True):
-  """One noiseless step in NumPy float64; returns z, y, mean norms, energy."""
+  """Takes one step without noise in NumPy float64.
+
+  Returns:
+    z and y after the step, the mean drift norms of z and y, and the mean energy
+    before y moves.
+  """
   z, y = np.float64(z), np.float64(y).reshape(-1, 4)
   norm_z = 0.0
   if step_z:
@@ -98,7 +103,7 @@ def test_sample_is_a_loop_of_steps(noise, update_z, keys):
     step_size_z=0.2,
     temperature=0.5,
     tau=0.7,
-    max_drift_y=0.4,  # It clips about half of the drifts.
+    max_drift_y=0.4,  # This clips about half of the drifts.
     update_z=update_z,
     noise=noise,
   )
@@ -155,7 +160,7 @@ def test_stationary_law_of_y():
   y = np.float64(state.y).reshape(chains, 4)
   decay = 1 - eps**2 / 2 * (Q / temperature + 2 * tau)
   variance = eps**2 / (1 - decay**2)
-  # Four standard errors: of a mean, and of a Gaussian's variance.
+  # The bounds are four standard errors of a mean and of a Gaussian's variance.
   bound = 4 * np.sqrt(variance / chains)
   np.testing.assert_array_less(np.abs(y.mean(0) - decay**60), bound)
   np.testing.assert_array_less(
@@ -166,10 +171,10 @@ def test_stationary_law_of_y():
 
 
 def test_joint_law_of_z_and_y():
-  """On a linear G and a quadratic H the chain is a linear recursion.
+  """With a linear G and a quadratic H the chain is a linear recursion.
 
-  s' = M s + N n with s = (z, y): its covariance obeys C' = M C M^T + N N^T,
-  from that of the start on, at every step.
+  It is s' = M s + N n with s = (z, y). Its covariance obeys
+  C' = M C M^T + N N^T at every step, beginning with that of the start.
   """
   eps_z, eps, temperature, tau = 0.3, 0.5, 0.8, 0.4
   num_steps, chains = 40, 40_000
@@ -180,7 +185,7 @@ def test_joint_law_of_z_and_y():
   map_z = np.hstack([np.eye(3) - drift_z * A @ hat @ A.T, -drift_z * A @ hat])
   noise_z = np.hstack([eps_z * np.eye(3), np.zeros((3, 4))])
   zero, decay = np.zeros((4, 3)), np.eye(4) * (1 - 2 * drift_y * tau)
-  push = -drift_y * hat @ A.T  # of the new z on y
+  push = -drift_y * hat @ A.T  # effect of the new z on y
   map_y = np.hstack([zero, decay - drift_y * hat]) + push @ map_z
   noise_y = np.hstack([zero, eps * np.eye(4)]) + push @ noise_z
   step, noise = np.vstack([map_z, map_y]), np.vstack([noise_z, noise_y])
@@ -194,7 +199,8 @@ def test_joint_law_of_z_and_y():
   np.testing.assert_array_less(
     np.abs(found.mean(0)), 4 * np.sqrt(variance / chains)
   )
-  # Four and a half standard errors (28 numbers) of a Gaussian's covariance.
+  # The bound is four and a half standard errors of a Gaussian's covariance,
+  # which has 28 numbers.
   error = np.sqrt((covariance**2 + np.outer(variance, variance)) / chains)
   np.testing.assert_array_less(
     np.abs(found.T @ found / chains - covariance), 4.5 * error
@@ -202,7 +208,7 @@ def test_joint_law_of_z_and_y():
 
 
 def test_stationary_law_of_latents():
-  """DDLS on D(G(z)) = -z^T diag(q) z / 2: the precision is 1 + q."""
+  """DDLS with D(G(z)) = -z^T diag(q) z / 2 has the precision 1 + q."""
   eps, q, chains = 0.5, np.array([0.0, 1.0, 3.0], np.float32), 20_000
   energy_fn = energy.ddls(lambda x: -0.5 * (x * x * q).sum(1), lambda z: z)
   z, info = jax.jit(
@@ -212,7 +218,7 @@ def test_stationary_law_of_latents():
   )(jnp.ones((chains, 3)))
   decay = 1 - eps**2 / 2 * (1 + q)
   variance = eps**2 / (1 - decay**2)
-  # From z = 1 it also takes a while to forget the start.
+  # The chain starts at z = 1 and has not forgotten its start completely.
   mean, variance = decay**80, variance * (1 - decay**160)
   z = np.float64(z)
   np.testing.assert_array_less(

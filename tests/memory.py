@@ -1,4 +1,4 @@
-"""What a reader claims of memory."""
+"""Checks how much memory a reader takes."""
 
 import contextlib
 import pathlib
@@ -9,7 +9,7 @@ _PROC = pathlib.Path("/proc/self")
 
 @contextlib.contextmanager
 def claims_less_than(size):
-  """Checks that Python and NumPy claim less than so many bytes at once."""
+  """Checks that Python and NumPy hold less than `size` bytes at any time."""
   tracemalloc.start()
   try:
     yield
@@ -21,15 +21,17 @@ def claims_less_than(size):
 
 @contextlib.contextmanager
 def fills_less_than(size):
-  """Checks that the process fills less than so many bytes more at once.
+  """Checks that the process's memory rises by less than `size` bytes.
 
-  Readers in C++ are seen too; Linux alone tells. Where threads of C++ let go of
-  Python's objects, tracemalloc ends the process now and then.
+  This also sees readers in C++. It needs Linux and checks nothing elsewhere.
+  It does not use tracemalloc, which sometimes ends the process when threads of
+  C++ release Python's objects.
   """
   if not (_PROC / "clear_refs").exists():
     yield
     return
-  (_PROC / "clear_refs").write_text("5")  # The peak is now.
+  # This resets the peak to the memory that is in use now.
+  (_PROC / "clear_refs").write_text("5")
   before = _status("VmRSS")
   yield
   rise = _status("VmHWM") - before

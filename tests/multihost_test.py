@@ -1,4 +1,4 @@
-"""Two real processes with two devices each against one process with four."""
+"""Compares two processes of two devices each with one process of four."""
 
 import json
 
@@ -6,7 +6,7 @@ import child
 import numpy as np
 import pytest
 
-# As in devices_test.py, rounding must not be amplified.
+# As in devices_test.py, the run must not amplify rounding errors.
 OVERRIDES = (
   "--config.langevin.temperature=1.0",
   "--config.langevin.step_size_y=0.1",

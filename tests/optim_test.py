@@ -37,7 +37,7 @@ def test_adam_clips_first():
   params = jnp.zeros(2)
   gradient = jnp.array([30.0, 40.0])
   states = plain.init(params), clipped.init(params)
-  # Adam's first step does not see a scale; the second does.
+  # Adam's first step does not depend on the gradient's scale. The second does.
   for first in (gradient, jnp.array([0.6, 0.8])):
     step_plain, state_plain = plain.update(first, states[0], params)
     step_clipped, state_clipped = clipped.update(first, states[1], params)

@@ -1,4 +1,4 @@
-"""The package's metadata agree with its code and with the tested set."""
+"""Checks the package's metadata against its code and the tested versions."""
 
 import ast
 import configparser
@@ -17,7 +17,7 @@ _HASHED = _ROOT / "requirements-tested.txt"
 _LOCAL = {"experiments", "hatebm_jax"} | {
   path.stem for path in (_ROOT / "tests").rglob("*.py")
 }
-# Import name -> name of the package, where they differ.
+# Names of packages whose import name differs, by import name.
 _PACKAGES = {
   "PIL": "pillow",
   "absl": "absl-py",
@@ -34,7 +34,7 @@ def metadata():
 
 
 def _requirements(text):
-  """Lines of requirements -> {canonical name: [Requirement]}."""
+  """Parses lines of requirements to {canonical name: [Requirement]}."""
   found = {}
   for line in text.splitlines():
     line = line.split("#")[0].strip()
@@ -56,7 +56,7 @@ def _constraints():
 
 
 def _imports(folder):
-  """{package: a file that imports it}, of all that is not Python's or ours."""
+  """Returns {package: a file that imports it} of all foreign packages."""
   found = {}
   for path in sorted((_ROOT / folder).rglob("*.py")):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -73,7 +73,7 @@ def _imports(folder):
 
 
 def _groups(metadata):
-  """{'install' or an extra: requirements}."""
+  """Returns the requirements by group: `install` or the name of an extra."""
   groups = {"install": metadata["options"]["install_requires"]}
   groups.update(metadata["options.extras_require"])
   return {name: _requirements(text) for name, text in groups.items()}
@@ -129,7 +129,7 @@ def test_constraints_pin_every_requirement_in_its_range(metadata, group):
 
 
 def _hashed():
-  """{canonical name: version}; each has hashes, and nothing else is there."""
+  """Returns {canonical name: version} and checks that each has hashes."""
   entries = re.split(r"\n(?=[\w.-]+==)", _HASHED.read_text())[1:]
   found = {}
   for entry in entries:
@@ -143,7 +143,7 @@ def _hashed():
 
 
 def test_the_hashed_set_is_that_of_the_constraints():
-  # Of the extra tpu, and of platforms that the hashed set is not for.
+  # The hashed set leaves out the extra tpu and other platforms.
   others = {"libtpu", "tensorflow"}
   expected = {
     name: next(iter(requirement.specifier)).version

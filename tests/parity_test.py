@@ -1,8 +1,8 @@
-"""Networks, chains and updates against numbers of the TensorFlow 2 reference,
-networks against numbers of torch-mimicry.
+"""Compares our results with numbers that other implementations computed.
 
-What the fixtures hold, and what was left out of them, is in
-tests/fixtures/parity/README.md.
+The TensorFlow 2 reference gives numbers for networks, chains and updates.
+torch-mimicry gives numbers for networks. tests/fixtures/parity/README.md says
+what the fixtures hold and what was left out of them.
 """
 
 import functools
@@ -18,13 +18,14 @@ from hatebm_jax.objectives import synthesis
 from hatebm_jax.objectives.parts import hat_learning
 from hatebm_jax.objectives.parts import learner as learner_lib
 
-# An input of a ReLU may lie so close to zero that rounding puts it on the other
-# side; then the gradient at that image jumps by a few per cent. In these
-# fixtures that happens in two places:
-# - sngan128 at our own G(z), one in a million off the reference's: there the
-#   hat is given the reference's G(z). (float64 agrees with the reference.)
-# - sngan32's `refine` where XLA optimises little, as tests/conftest.py asks:
-#   the chains are compiled as users compile them.
+# An input of a ReLU may lie so close to zero that rounding moves it to the
+# other side. The gradient at that image then jumps by a few per cent. In these
+# fixtures this happens in two places:
+# - In sngan128 at our own G(z), which differs from the reference's by one in a
+#   million. There the hat gets the reference's G(z). (In float64 our gradient
+#   agrees with the reference.)
+# - In `refine` of sngan32 when XLA optimises little, as tests/conftest.py asks.
+#   The chains are therefore compiled as users compile them.
 OWN_IMAGES = ("sngan32", "sngan64", "decoder32")
 jit_as_users = functools.partial(
   jax.jit,
@@ -36,7 +37,7 @@ jit_as_users = functools.partial(
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 NAMES = ("sngan32", "sngan64", "sngan128", "decoder32")
 MIMICRY = ("mimicry32", "mimicry64", "mimicry128")
-# The networks of 128 pixels take longest to compile and add no new part.
+# The networks for 128 pixels take longest to compile and have no new part.
 UPDATES = (
   "sngan32",
   "sngan64",
@@ -57,7 +58,7 @@ RUNS = (
 
 @functools.cache
 def load(name):
-  """Returns (apply, variables) of the hat, the same of G, and the numbers."""
+  """Returns (apply, variables) of the hat and of G, and the numbers."""
   hat, hat_variables = convert.from_tf2(FIXTURES / name / "ebm.ckpt")
   with np.load(FIXTURES / name / "reference.npz") as file:
     reference = dict(file)
@@ -66,7 +67,7 @@ def load(name):
 
 
 def assert_close(actual, expected, tolerance):
-  """Compares relative to the largest number."""
+  """Compares arrays, with a tolerance relative to the largest number."""
   assert actual.shape == expected.shape
   np.testing.assert_allclose(
     actual, expected, rtol=0, atol=tolerance * np.abs(expected).max()
@@ -133,7 +134,7 @@ def test_mimicry(name, file, inputs, outputs):
 
 
 def settings_of(run):
-  """Returns the settings of a run from its numbers, by name."""
+  """Returns the settings of a Langevin run, by name, from its numbers."""
   clip = run["config/clip_langevin_grad_res"]
   return langevin.Settings(
     num_steps=int(run["config/mcmc_steps"]),
@@ -172,7 +173,8 @@ def test_langevin_without_noise(name, mode):
 
   z, y = reference["z"], reference["y"]
   state, info, images = sample(z, y)
-  # Displacements: the start is much larger, and would hide a wrong drift.
+  # Displacements are compared. The start is much larger than they are and would
+  # hide a wrong drift.
   assert_close(state.y - y, run["y"] - y, 1e-3)
   if run["config/update_latents"]:
     assert_close(state.z - z, run["z"] - z, 1e-3)
@@ -188,7 +190,7 @@ def test_langevin_without_noise(name, mode):
 
 
 def layer_order(path):
-  """Sorts parameters as the reference does: by layer, in the layer's order."""
+  """Sorts parameters as the reference does, by layer and then within it."""
   names = [key.key for key in path]
   parts = ("conv_0", "conv_1", "norm_0", "norm_1", "shortcut")
   layers = ("dense", *(f"block_{i}" for i in range(6)), "norm", "conv", "head")
@@ -201,9 +203,10 @@ def train(loss_fn, variables, max_grad_norm):
   """Takes the three updates.
 
   Args:
-    loss_fn: (variables, i) -> loss of update i.
-    variables: `params` and, of a generator, `batch_stats`.
-    max_grad_norm: bound on the norm of each tensor's gradient; None: no clip.
+    loss_fn: Function (variables, i) -> loss of update i.
+    variables: Collection `params`, and `batch_stats` if there are any.
+    max_grad_norm: Bound on the norm of each tensor's gradient. None means no
+      clip.
 
   Returns:
     The losses, the norms of the first gradients after the clip, and the

@@ -1,4 +1,4 @@
-"""Writes .pth files as PyTorch does, and as it never would, without PyTorch."""
+"""Writes valid and invalid .pth files without PyTorch."""
 
 import io
 import pickle
@@ -18,7 +18,7 @@ def numbers(values):
 
 
 def call(name, *arguments):
-  """The instructions of a pickle that call `module name`."""
+  """Returns the instructions of a pickle that call `module name`."""
   return (
     b"c"
     + name.replace(" ", "\n").encode()
@@ -27,7 +27,10 @@ def call(name, *arguments):
 
 
 def tensor(size, offset, shape, strides, key="0", kind="FloatStorage"):
-  """The instructions that make a tensor of a storage of `size` numbers."""
+  """Returns the instructions that make a tensor from a storage.
+
+  The storage has `size` numbers.
+  """
   storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode()
   storage += text(key) + text("cpu") + number(size) + b"tQ"
   return call(
@@ -42,13 +45,13 @@ def tensor(size, offset, shape, strides, key="0", kind="FloatStorage"):
 
 
 def dictionary(**items):
-  """The instructions that make a dictionary of what others make."""
+  """Returns the instructions that make a dictionary of other objects."""
   pairs = b"".join(text(key) + value for key, value in items.items())
   return b"}(" + pairs + b"u"
 
 
 def write(path, instructions, compression=zipfile.ZIP_STORED, **storages):
-  """Writes a .pth of a pickle and the bytes of storages by name."""
+  """Writes a .pth with a pickle and the bytes of storages, by name."""
   with zipfile.ZipFile(path, "w", compression) as archive:
     archive.writestr("net/data.pkl", b"\x80\x02" + instructions + b".")
     for key, values in storages.items():
@@ -57,7 +60,10 @@ def write(path, instructions, compression=zipfile.ZIP_STORED, **storages):
 
 
 def write_old(path, instructions, *, machine=None, **storages):
-  """Writes a .pth as PyTorch did before 1.6; storages are bytes of float32."""
+  """Writes a .pth in the format before PyTorch 1.6.
+
+  Storages are bytes of float32.
+  """
   machine = machine or {"protocol_version": 1001, "little_endian": True}
   parts = [
     pickle.dumps(0x1950A86A20F9469CFC6C, 2),
@@ -73,12 +79,13 @@ def write_old(path, instructions, *, machine=None, **storages):
 
 
 def edit(path, target, change):
-  """Writes a .pth anew, each file `change(name, content)` of what it was.
+  """Writes a changed copy of a .pth.
 
   Args:
-    path: of the .pth.
-    target: where to write.
-    change: returns the new content, None to leave the file out.
+    path: Path of the .pth.
+    target: Path of the copy.
+    change: Function (name, content) -> new content of a file inside. None
+      leaves the file out.
   """
   buffer = io.BytesIO()
   with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w") as new:

@@ -1,4 +1,4 @@
-"""Runs that stand on each other: SN-GAN, refinement; autoencoder, retrofit."""
+"""Runs an SN-GAN and its refinement, an autoencoder and its retrofit."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def metrics_of(path):
 
 
 def write_samples(config, path):
-  """Draws and writes samples; returns them and the names of the files."""
+  """Draws and writes samples. Returns them and the names of the files."""
   restored = sample.restore(config, path)
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)
@@ -109,7 +109,7 @@ def test_an_autoencoder_run_its_test_loss_and_its_samples(autoencoder_run):
   assert files == {"raw.npz", "generator.png", "reconstructions.png"}
   first, second = metrics_of(autoencoder_run)
   assert "test_loss" not in first
-  # All 360 images once, though they are no multiple of the batch of 8.
+  # Each of the 360 images counts once, though the last batch of 8 is not full.
   mesh = sharding.make_mesh()
   objective = objectives.make(autoencoder(), mesh)
   state = state_of(autoencoder(), autoencoder_run)
@@ -117,7 +117,7 @@ def test_an_autoencoder_run_its_test_loss_and_its_samples(autoencoder_run):
   loss_fn = jax.jit(objective.test_loss)
   images = source.images(range(360))
   losses = loss_fn(state, jnp.asarray(images), jax.random.key(0))
-  # The noise of the latents is another one.
+  # The tolerance allows for other noise on the latents.
   np.testing.assert_allclose(second["test_loss"], losses.mean(), rtol=0.02)
   pairs = sample.reconstruct(
     sample.restore(autoencoder(), autoencoder_run), 500
@@ -158,7 +158,9 @@ def test_metrics_and_pictures_of_a_joint_run(refine_run, sngan_run):
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
   for line in lines:
     assert line["drift_norm_z"] > 0 and line["drift_norm_y"] > 0
-    assert 1 < line["norm_z"] < 4  # of N(0, I) in 4 dimensions: about 2
+    assert (
+      1 < line["norm_z"] < 4
+    )  # N(0, I) in 4 dimensions has a norm of about 2.
     assert line["hat_loss"] == pytest.approx(
       line["energy_gap"] / config.langevin.temperature, rel=1e-3
     )
@@ -244,7 +246,10 @@ def test_a_converted_file_is_a_source(tmp_path):
 
 
 def train_fails(config, path):
-  """Returns the message; the workdir must stay free for another source."""
+  """Trains, expects an error and returns its message.
+
+  The workdir must stay free for another source.
+  """
   with pytest.raises(
     (
       checkpoint.CheckpointError,
@@ -260,7 +265,7 @@ def train_fails(config, path):
 
 def test_sources_that_are_missing(tmp_path):
   path = tmp_path / "run"
-  # Before data are read: these are not there either.
+  # The error comes before data are read, so missing data do not matter.
   nowhere = {"data__source": f"folder:{tmp_path / 'none'}"}
   message = train_fails(refine("", **nowhere), path)
   assert "it is empty" in message and "--config.generator.source" in message
@@ -301,7 +306,7 @@ BASIS = np.random.default_rng(0).normal(size=(3, 256)).astype(np.float32) / 16
 
 
 def own(with_variables):
-  """A linear generator: its basis is a variable, or closed over."""
+  """Returns a linear generator. Its basis is a variable, or closed over."""
 
   def apply(variables, z):
     basis = variables["basis"] if with_variables else BASIS
@@ -318,7 +323,7 @@ def test_a_hat_on_a_generator_that_is_given(tmp_path):
   chex.assert_trees_all_equal(state.generator, generator.variables)
   restored = sample.restore(config, tmp_path, generator)
   assert sample.draw(restored).samples.shape == (12, 16, 16, 1)
-  # What G(z) is: in the span of its basis.
+  # Every G(z) lies in the span of the basis.
   rows = sample.draw_paths(restored).generated.reshape(-1, 256)
   _, distance, *_ = np.linalg.lstsq(BASIS.T, rows.T, rcond=None)
   assert distance.max() < 1e-6

@@ -21,7 +21,7 @@ def test_an_image_depends_on_seed_and_index_alone(path):
   eight = draw(path, sample__num_images=20).samples
   sixteen = draw(path, sample__num_images=20, sample__batch_size=16).samples
   assert eight.shape == (20, 16, 16, 1) and eight.dtype == np.uint8
-  # Rounding to uint8 may differ by one where the batch changes the sums.
+  # Another batch size changes the sums, so rounding to uint8 may differ by one.
   assert np.abs(np.int16(eight) - np.int16(sixteen)).max() <= 1
   assert len(np.unique(eight.reshape(20, -1), axis=0)) == 20
 
@@ -55,10 +55,10 @@ def test_averaged_weights_are_other_weights(path):
 def test_path_ends_in_the_sample(path):
   paths = sample.draw_paths(sample.restore(tiny.config(), path))
   frames = pixels.to_uint8(paths.generated + paths.residuals)
-  assert frames.shape == (5, 8, 16, 16, 1)  # four steps: start and one each
+  assert frames.shape == (5, 8, 16, 16, 1)  # the start and four steps
   drawn = draw(path, sample__num_images=8)
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples)).max() <= 1
-  # The path starts at G(z) + y, y of scale 0.01: a few grey levels.
+  # The path starts at G(z) + y. y has scale 0.01, which is a few grey levels.
   assert np.abs(np.int16(frames[0]) - np.int16(drawn.generated)).max() <= 8
 
 

@@ -1,4 +1,4 @@
-"""The same chains on 1 and on 8 devices, and gradients that meet once."""
+"""Checks chains on 1 and on 8 devices, and the one all-reduce of gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def mesh_of(count):
 
 
 def run_chains(count, update_z, hat_fn, generator_fn, method="shard_map"):
-  """16 chains split over `count` devices; returns z and y."""
+  """Runs 16 chains split over `count` devices. Returns z and y."""
   settings = langevin.Settings(
     5, 0.05, 0.05, max_drift_y=1.0, update_z=update_z
   )
@@ -33,7 +33,7 @@ def run_chains(count, update_z, hat_fn, generator_fn, method="shard_map"):
 
 @pytest.mark.parametrize("update_z", [False, True])
 def test_noise_is_bit_identical_on_1_and_8_devices(update_z):
-  # With a flat energy the state is the sum of the noise alone.
+  # With a flat energy the state is the sum of the noise.
   one, eight = (
     run_chains(
       count,

@@ -1,4 +1,4 @@
-"""Writes the tables of TensorFlow 2's checkpoints, right and wrong."""
+"""Writes valid and invalid tables of TensorFlow 2's checkpoints."""
 
 import struct
 
@@ -50,7 +50,7 @@ def footer(offset, size):
 
 
 def index(*blocks):
-  """A table of blocks."""
+  """Returns a table of blocks."""
   content, handles = b"", b""
   for i, one in enumerate(blocks):
     handle = varint(len(content)) + varint(len(one) - 5)

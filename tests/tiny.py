@@ -1,4 +1,4 @@
-"""Digits runs, and data, small enough for a test."""
+"""Makes digits runs and data that are small enough for a test."""
 
 import importlib
 import itertools
@@ -11,11 +11,11 @@ from hatebm_jax import data, objectives, sharding
 
 
 def config(name="digits", **overrides):
-  """Returns a digits config at width 8, batch 8, 3 Langevin steps.
+  """Returns a digits config with width 8, batch 8 and 3 Langevin steps.
 
   Args:
-    name: of the file in configs/.
-    **overrides: `group__field=value`.
+    name: Name of the file in configs/.
+    **overrides: Overrides, each as `group__field=value`.
   """
   tiny = importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
   settings = {
@@ -41,7 +41,7 @@ def config(name="digits", **overrides):
 
 
 def data_config(source, **overrides):
-  """Returns a group `data` of colour images of 8 pixels."""
+  """Returns the group `data` of a config, for colour images of 8 pixels."""
   fields = dict(
     source=source,
     image_size=8,
@@ -62,7 +62,7 @@ def take(source, num, **kwargs):
 
 
 def prepare_tfds(directory, images):
-  """Prepares the data set `tiny`, of uint8 images `[n, 4, 4, 3]`."""
+  """Prepares the data set `tiny` from uint8 images `[n, 4, 4, 3]`."""
   import tensorflow_datasets as tfds
 
   image = tfds.features.Image(shape=(4, 4, 3), encoding_format="png")
@@ -76,7 +76,11 @@ def prepare_tfds(directory, images):
 
 
 def take_step(settings, num_devices, images):
-  """Returns the objective, states before and after, metrics and images."""
+  """Takes one training step.
+
+  Returns:
+    The objective, the states before and after, the metrics and the images.
+  """
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   objective = objectives.make(settings, mesh)
 

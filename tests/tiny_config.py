@@ -1,4 +1,4 @@
-"""The tiny run of tests/tiny.py as a config file, for real processes."""
+"""Offers the tiny run of tests/tiny.py as a config file for real processes."""
 
 import tiny
 

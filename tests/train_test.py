@@ -1,4 +1,4 @@
-"""The loop: exact resume, stopping, divergence; what it leaves behind."""
+"""Checks the loop: exact resume, stopping, divergence and what it writes."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_resume_is_exact(uninterrupted, tmp_path):
   parts, step_parts = final_state(tiny.config(), tmp_path)
   assert step_whole == step_parts == 4
   chex.assert_trees_all_equal(whole, parts)
-  # Everything but times is logged alike.
+  # Everything except times is logged with the same values.
   for a, b in zip(
     (uninterrupted / "metrics.jsonl").read_text().splitlines(),
     (tmp_path / "metrics.jsonl").read_text().splitlines(),
@@ -63,8 +63,8 @@ def test_a_line_of_the_log_outlives_a_kill_between_two_lines(tmp_path):
   config = tiny.config(train__num_steps=6, train__log_every=3)
   train.train(config, tmp_path)
   whole = workdir.read_metrics(tmp_path)
-  # As if killed while it saved step 6: the checkpoint of step 4 is after a
-  # third of what the second line is the mean of.
+  # This state is that of a run killed while it saved step 6. The second line is
+  # a mean of three steps, and the checkpoint of step 4 has one of them.
   shutil.rmtree(tmp_path / "checkpoints" / "6")
   train.train(config, tmp_path)
   lines = workdir.read_metrics(tmp_path)
@@ -92,7 +92,7 @@ def test_several_steps_a_dispatch_are_the_same_steps(uninterrupted, tmp_path):
     np.testing.assert_allclose(lines[0][name], mean, rtol=1e-3)
   state, _ = final_state(config, tmp_path)
   whole, _ = final_state(tiny.config(), uninterrupted)
-  # Latents come from the streams of random numbers alone.
+  # Latents depend on the streams of random numbers only.
   np.testing.assert_array_equal(state.bank.z, whole.bank.z)
 
 
@@ -129,7 +129,7 @@ def test_another_config_does_not_touch_the_run(uninterrupted):
 def test_divergence_ends_the_run_and_names_the_last_checkpoint(
   uninterrupted, tmp_path
 ):
-  # A learning rate that sends the energies to infinity within a few steps.
+  # This learning rate sends the energies to infinity within a few steps.
   config = tiny.config(hat__learning_rate=1e3, train__checkpoint_every=1)
   with pytest.raises(
     train.TrainingError, match=r"at training step [2-4]"
