@@ -1,1 +1,1 @@
-"""Compiles a training step for a TPU slice, without a TPU."""
+"""Compiles a training step for a TPU slice without a TPU."""

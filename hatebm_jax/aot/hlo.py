@@ -1,66 +1,37 @@
-"""What a compiled program executes, read from XLA's optimized HLO text.
+"""Reads from XLA's optimized HLO text what a compiled program executes.
 
 XLA's own cost analysis counts the body of a loop once. Here a program is walked
-as it runs: loop bodies by their trip counts, fusions and calls by what they
-hold. Of a `conditional` every branch is counted.
+as it runs: loop bodies with their trip counts, fusions and calls with their
+content. All branches of a `conditional` are walked. `costs.py` counts what the
+walk finds.
 """
 
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import numpy as np
+from typing import NamedTuple, TypeAlias
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%([^\s(]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = ")
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
-_WINDOW = re.compile(r"window=\{([^}]*)\}")
-_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _CALLED = re.compile(
   r"(?:calls|to_apply|true_computation|false_computation)=%([\w.\-]+)"
   r"|branch_computations=\{([^}]*)\}"
 )
 _CALLS = ("fusion", "call", "conditional", "async-start")
-_COLLECTIVES = (
-  "all-gather",
-  "all-reduce",
-  "all-to-all",
-  "collective-broadcast",
-  "collective-permute",
-  "ragged-all-to-all",
-  "reduce-scatter",
-)
-# Instructions that name values and move none.
-_FREE = (
-  "after-all",
-  "async-done",
-  "async-update",
-  "bitcast",
-  "call",
-  "conditional",
-  "constant",
-  "get-tuple-element",
-  "opt-barrier",
-  "parameter",
-  "partition-id",
-  "tuple",
-  "while",
-)
-
-
-# These read no more of an operand than they write.
-_SLICES = ("dynamic-slice", "gather", "slice")
+# These instructions read no more of an operand than they write.
+SLICES = ("dynamic-slice", "gather", "slice")
 
 
 class Shape(NamedTuple):
-  """An array.
+  """Shape and place of an array.
 
   Attributes:
-    dims: its size along each dimension.
-    bytes: its size in memory, without the padding of tiles.
-    on_chip: it lies in a memory of the chip's core, not in its main memory.
+    dims: Size along each dimension.
+    bytes: Size in memory without the padding of tiles.
+    on_chip: True if the array lies in a memory of the chip's core and not in
+      the chip's main memory.
   """
 
   dims: tuple[int, ...]
@@ -69,15 +40,15 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """One instruction.
+  """Instruction of a program.
 
   Attributes:
-    name: without the per cent sign.
-    opcode: of HLO, such as `convolution`.
-    shapes: of the result; several where it is a tuple.
-    operands: names of instructions of the same computation.
-    text: what stands behind the operands: attributes.
-    literal: what stands in the parentheses, of a constant its value.
+    name: Name without the per cent sign.
+    opcode: Operation of HLO, such as `convolution`.
+    shapes: Shapes of the result. A tuple has several.
+    operands: Names of instructions in the same computation.
+    text: Attributes, which follow the operands.
+    literal: Text in the parentheses. For a constant it is the value.
   """
 
   name: str
@@ -88,11 +59,16 @@ class Instruction(NamedTuple):
   literal: str
 
 
-Computation = dict[str, Instruction]
+Computation: TypeAlias = dict[str, Instruction]
 
 
 class Module(NamedTuple):
-  """A program: its computations by name, and which of them is run."""
+  """A program.
+
+  Attributes:
+    computations: Computations by their names.
+    entry: Name of the computation that is run.
+  """
 
   computations: dict[str, Computation]
   entry: str
@@ -102,12 +78,13 @@ class Execution(NamedTuple):
   """An instruction in its place in the run.
 
   Attributes:
-    instruction: that is executed.
-    operands: shapes of its operands; where it is the end (`-done`) of an
-      asynchronous one, of the operands of its start; of a fusion, with the
-      bytes that it reads of them.
-    loops: trip counts of the loops around it, outermost first.
-    fused: it is a part of a fusion: its operands need not be in memory.
+    instruction: Instruction that is executed.
+    operands: Shapes of its operands. The end (`-done`) of an asynchronous
+      instruction has the operands of its start. The operands of a fusion have
+      the bytes that the fusion reads of them.
+    loops: Trip counts of the loops around it, outermost first.
+    fused: True if it is a part of a fusion. Its operands need not be in memory
+      then.
   """
 
   instruction: Instruction
@@ -117,31 +94,16 @@ class Execution(NamedTuple):
 
   @property
   def times(self) -> int:
-    """How often it is executed."""
+    """Number of times that it is executed."""
     return math.prod(self.loops)
 
 
-class Traffic(NamedTuple):
-  """Bytes of operands and results.
-
-  Attributes:
-    all: wherever the arrays lie.
-    main_memory: those alone that lie in main memory (HBM on a TPU).
-  """
-
-  all: float
-  main_memory: float
-
-
-class Collectives(NamedTuple):
-  """How many collectives are executed, and the bytes of their operands."""
-
-  count: int
-  bytes: float
-
-
 def parse(text: str) -> Module:
-  """Parses the text of `compiled.as_text()`."""
+  """Parses the text of `compiled.as_text()`.
+
+  Raises:
+    ValueError: The text is no HLO module.
+  """
   computations, entry, current = {}, None, None
   for line in text.splitlines():
     if header := _COMPUTATION.match(line):
@@ -156,61 +118,23 @@ def parse(text: str) -> Module:
 
 
 def walk(module: Module) -> Iterator[Execution]:
-  """Yields every instruction that is executed, once for each place."""
+  """Yields every instruction that is executed, once for each place.
+
+  Raises:
+    ValueError: The trip count of a loop is not known.
+  """
   yield from _walk(module, module.entry, (), False)
 
 
-def flops(run: list[Execution], loops_once: bool = False) -> int:
-  """FLOPs of convolutions and dots, 2 a multiply-add.
-
-  A multiply-add is counted where a kernel's tap meets a real element: not where
-  it meets padding or the zeros of a dilated input.
+def trip_counts(run: list[Execution]) -> list[tuple[int, ...]]:
+  """Returns the trip counts of all loops.
 
   Args:
-    run: of `walk`.
-    loops_once: count the body of a loop once, as XLA's cost analysis does.
+    run: Executions that `walk` yielded.
+
+  Returns:
+    A tuple for each loop: the trip counts of the loops around it, then its own.
   """
-  count = {"convolution": _convolution, "dot": _dot}
-  return sum(
-    2 * count[each.instruction.opcode](each) * (1 if loops_once else each.times)
-    for each in run
-    if each.instruction.opcode in count
-  )
-
-
-def traffic(run: list[Execution]) -> Traffic:
-  """Bytes of operands and results of every instruction outside fusions.
-
-  A fusion is one instruction; where it updates an operand in place, the whole
-  operand is counted. The padding of tiles is not.
-  """
-  everywhere = main_memory = 0.0
-  for each in run:
-    opcode = each.instruction.opcode
-    if each.fused or opcode in _FREE or opcode.endswith("-start"):
-      continue
-    for shape in _moved(each):
-      everywhere += each.times * shape.bytes
-      main_memory += each.times * shape.bytes * (not shape.on_chip)
-  return Traffic(everywhere, main_memory)
-
-
-def collectives(run: list[Execution], in_loops: bool = False) -> Collectives:
-  """Collectives that are executed: all of them, or those inside loops."""
-  names = {*_COLLECTIVES, *(f"{name}-start" for name in _COLLECTIVES)}
-  found = [
-    each
-    for each in run
-    if each.instruction.opcode in names and (each.loops or not in_loops)
-  ]
-  return Collectives(
-    sum(each.times for each in found),
-    sum(each.times * s.bytes for each in found for s in each.operands),
-  )
-
-
-def trip_counts(run: list[Execution]) -> list[tuple[int, ...]]:
-  """Trip counts of all loops, each behind those of the loops around it."""
   return sorted({each.loops for each in run if each.loops})
 
 
@@ -231,7 +155,7 @@ def _parse_instruction(name: str, rest: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-  """Index behind the parenthesis that closes the one at `start`."""
+  """Returns the index after the parenthesis that closes the one at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += {"(": 1, ")": -1}.get(text[i], 0)
@@ -275,14 +199,17 @@ def _walk(module, name, loops, fused) -> Iterator[Execution]:
 
 
 def _read_by_fusion(module, fusion: Instruction, operands) -> tuple[Shape, ...]:
-  """A fusion's operands, with the bytes of the slices where it reads those."""
+  """Returns a fusion's operands with the bytes that it reads of them.
+
+  If a fusion takes only slices of an operand, it reads only these.
+  """
   inside = module.computations[_CALLED.search(fusion.text)[1]]
   read = list(operands)
   for parameter in inside.values():
     if parameter.opcode != "parameter":
       continue
     users = [i for i in inside.values() if parameter.name in i.operands]
-    if users and all(user.opcode in _SLICES for user in users):
+    if users and all(user.opcode in SLICES for user in users):
       i = int(parameter.literal)
       size = sum(user.shapes[0].bytes for user in users)
       read[i] = read[i]._replace(bytes=min(read[i].bytes, size))
@@ -290,10 +217,12 @@ def _read_by_fusion(module, fusion: Instruction, operands) -> tuple[Shape, ...]:
 
 
 def _trip_count(module, computation, loop: Instruction) -> int:
-  """Trip count of a while: XLA's own, else of `for i in range(start, n)`.
+  """Returns the trip count of a while loop.
+
+  XLA writes it, or the loop is a `for i in range(start, n)`.
 
   Raises:
-    ValueError: the loop does not count up by itself.
+    ValueError: The loop does not count up by itself.
   """
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text)
   if known:
@@ -305,7 +234,7 @@ def _trip_count(module, computation, loop: Instruction) -> int:
   if len(numbers) != 1 or len(counters) != 1:
     raise ValueError(
       f"{loop.name}: expected a condition that compares a counter with a "
-      f"constant, found {list(condition)}: its trip count is not known"
+      f"constant, found {list(condition)}. Its trip count is not known."
     )
   index = int(re.search(r"index=(\d+)", counters[0].text)[1])
   start = computation[computation[loop.operands[0]].operands[index]]
@@ -314,60 +243,6 @@ def _trip_count(module, computation, loop: Instruction) -> int:
   if start.opcode != "constant":
     raise ValueError(
       f"{loop.name}: expected a counter that starts at a constant, found "
-      f"{start.opcode}: its trip count is not known"
+      f"{start.opcode}. Its trip count is not known."
     )
   return int(numbers[0].literal) - int(start.literal)
-
-
-def _moved(each: Execution) -> tuple[Shape, ...]:
-  """Arrays that an instruction reads or writes."""
-  results, opcode = each.instruction.shapes, each.instruction.opcode
-  if opcode in _SLICES or opcode.endswith("-done"):
-    size = sum(shape.bytes for shape in results)
-    read = [s._replace(bytes=min(s.bytes, size)) for s in each.operands]
-    return (*read, *results)
-  return each.operands + results
-
-
-def _dot(each: Execution) -> int:
-  """Multiply-adds of a matrix product."""
-  contracting = re.search(
-    r"lhs_contracting_dims=\{([\d,]*)\}", each.instruction.text
-  )[1]
-  sizes = [each.operands[0].dims[int(d)] for d in contracting.split(",") if d]
-  return math.prod(each.instruction.shapes[0].dims) * math.prod(sizes)
-
-
-def _convolution(each: Execution) -> int:
-  """Multiply-adds of a convolution on real elements."""
-  text = each.instruction.text
-  lhs, rhs, out = _LABELS.search(text).groups()
-  image, kernel = (operand.dims for operand in each.operands)
-  result = each.instruction.shapes[0].dims
-  window = _WINDOW.search(text)
-  fields = dict(f.split("=") for f in window[1].split()) if window else {}
-  count = kernel[rhs.index("i")] * kernel[rhs.index("o")]
-  count *= image[lhs.index("b")]
-  groups = re.search(r"batch_group_count=(\d+)", text)
-  count //= int(groups[1]) if groups else 1
-  for i in range(len(lhs) - 2):
-    number = lambda field, i=i: int(fields.get(field, "1").split("x")[i])
-    count *= _taps(
-      image[lhs.index(str(i))],
-      kernel[rhs.index(str(i))],
-      result[out.index(str(i))],
-      number("stride") if "stride" in fields else 1,
-      int(fields["pad"].split("x")[i].split("_")[0]) if "pad" in fields else 0,
-      number("lhs_dilate") if "lhs_dilate" in fields else 1,
-      number("rhs_dilate") if "rhs_dilate" in fields else 1,
-    )
-  return count
-
-
-def _taps(size, taps, out, stride, pad, lhs_dilate, rhs_dilate) -> int:
-  """Along one axis: pairs of an output and a tap that meets an element."""
-  position = np.add.outer(
-    stride * np.arange(out) - pad, rhs_dilate * np.arange(taps)
-  )
-  inside = (position >= 0) & (position <= (size - 1) * lhs_dilate)
-  return int((inside & (position % lhs_dilate == 0)).sum())

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hatebm_jax import sharding
-from hatebm_jax.aot import hlo
+from hatebm_jax.aot import costs, hlo
 
 # As libtpu writes it: the trip count stands in the condition alone, main memory
 # and the chip's own (S(1)) are told apart, a slice arrives asynchronously.
@@ -68,8 +68,8 @@ def test_a_loop_counts_its_trips():
     lambda x, k: scan(lambda x: jnp.tanh(x @ k), x, 7), (16, 32), (32, 32)
   )
   product = 2 * 16 * 32 * 32
-  assert hlo.flops(run) == 7 * product
-  assert hlo.flops(run, loops_once=True) == product
+  assert costs.flops(run) == 7 * product
+  assert costs.flops(run, loops_once=True) == product
   assert hlo.trip_counts(run) == [(7,)]
   np.testing.assert_allclose(
     compiled.cost_analysis()["flops"], product, rtol=0.02
@@ -82,7 +82,7 @@ def test_nested_loops_multiply():
     return scan(inner, x @ k, 3)
 
   run, _ = compile_run(fn, (4, 8), (8, 8))
-  assert hlo.flops(run) == (1 + 3 * 5) * 2 * 4 * 8 * 8
+  assert costs.flops(run) == (1 + 3 * 5) * 2 * 4 * 8 * 8
   assert (3, 5) in hlo.trip_counts(run)
 
 
@@ -90,7 +90,7 @@ def test_batched_product():
   run, _ = compile_run(
     lambda x, y: jnp.einsum("bij,bjk->bik", x, y), (3, 8, 4), (3, 4, 6)
   )
-  assert hlo.flops(run) == 2 * 3 * 8 * 4 * 6
+  assert costs.flops(run) == 2 * 3 * 8 * 4 * 6
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_convolution_counts_real_elements(settings, taps):
     (3, 3, 4, 6),
   )
   expected = 2 * 2 * 4 * 6 * taps**2
-  assert hlo.flops(run) == expected
+  assert costs.flops(run) == expected
   assert compiled.cost_analysis()["flops"] == expected
 
 
@@ -138,12 +138,12 @@ def test_grouped_convolution():
     (2, 8, 8, 4),
     (3, 3, 2, 6),
   )
-  assert hlo.flops(run) == 2 * 2 * 36 * 9 * 2 * 6
+  assert costs.flops(run) == 2 * 2 * 36 * 9 * 2 * 6
 
 
 def test_bytes_of_operands_and_results():
   run, _ = compile_run(lambda x, k: x @ k, (16, 32), (32, 8))
-  moved = hlo.traffic(run)
+  moved = costs.traffic(run)
   assert moved.all == moved.main_memory == 4 * (16 * 32 + 32 * 8 + 16 * 8)
 
 
@@ -151,7 +151,7 @@ def test_a_fusion_reads_the_slices_that_it_takes():
   run, _ = compile_run(lambda x: x[:2] * x[50:52], (100, 8))
   (fusion,) = [e for e in run if e.instruction.opcode == "fusion"]
   assert fusion.operands[0].dims == (100, 8)
-  assert hlo.traffic(run).all == 3 * 2 * 8 * 4
+  assert costs.traffic(run).all == 3 * 2 * 8 * 4
 
 
 def test_collectives_in_and_outside_a_loop():
@@ -171,20 +171,20 @@ def test_collectives_in_and_outside_a_loop():
     ),
     (8, 16),
   )
-  assert hlo.collectives(run) == (6, 6 * 16 * 4)
-  assert hlo.collectives(run, in_loops=True) == (5, 5 * 16 * 4)
+  assert costs.collectives(run) == (6, 6 * 16 * 4)
+  assert costs.collectives(run, in_loops=True) == (5, 5 * 16 * 4)
 
 
 def test_text_of_the_tpu_compiler():
   run = list(hlo.walk(hlo.parse(_TPU_TEXT)))
   assert hlo.trip_counts(run) == [(5,)]  # from 2 to 7
-  assert hlo.flops(run) == 5 * 2 * 4 * 8 * 2
+  assert costs.flops(run) == 5 * 2 * 4 * 8 * 2
   # The fusion reads x and k, the slice a row of x; the comparison takes two
   # numbers and gives a pred; the copy reads one number.
   main = 5 * (4 * 8 * 4 + 8 * 2 * 2 + 8 * 4 + 4 + 4 + 1) + 4
-  assert hlo.traffic(run).main_memory == main
+  assert costs.traffic(run).main_memory == main
   # On the chip: the fusion's result, the row, the copied number.
-  assert hlo.traffic(run).all == main + 5 * (4 * 2 * 4 + 8 * 4) + 4
+  assert costs.traffic(run).all == main + 5 * (4 * 2 * 4 + 8 * 4) + 4
 
 
 def test_unknown_trip_count_is_an_error():

@@ -41,5 +41,5 @@ def test_generators_have_one_face():
 )
 def test_other_kinds_are_refused(kind):
   config = tiny.config(generator__kind=kind)
-  with pytest.raises(errors.ConfigError, match="make and latent_shape, such"):
+  with pytest.raises(errors.ConfigError, match="has make and latent_shape"):
     generators.make(config)
