@@ -1,9 +1,9 @@
-"""How much arithmetic the networks and a training step need: a count by hand.
+"""Counts by hand the arithmetic of the networks and of a training step.
 
-Only convolutions and matrix products are counted, from the shapes of
-`models/hat.py` and `models/generator.py`: no compiler is asked. Networks give
-multiply-adds of one image, the parts of a training step FLOPs of the batch of
-the config, 2 a multiply-add.
+Only convolutions and matrix products are counted. The counts follow from the
+shapes in `models/hat.py` and `models/generator.py`; no compiler is asked. For
+networks they are multiply-adds for one image. For the parts of a training step
+they are FLOPs for the config's batch, 2 for each multiply-add.
 """
 
 from typing import NamedTuple
@@ -17,18 +17,21 @@ _GENERATOR_START = 4  # pixels, height and width of the first block's input
 
 
 class Rules(NamedTuple):
-  """At which size a layer is counted.
+  """The sizes at which layers are counted.
 
-  The defaults are the fast formulations of `models/layers.py`, up to the edges:
-  its up convolution also computes a frame of one pixel around the small image.
+  The defaults are those of the fast forms in `models/conv_ops.py` but for the
+  edges: the up convolution there also computes a frame of one pixel around the
+  small image.
 
   Attributes:
-    pooled_at_full_size: a pooled 3x3 convolution at the size before the pool,
-      not at a quarter of it.
-    up_at_full_size: an up-sampled 3x3 convolution at the size after the up, not
-      at a quarter of it (a transposed convolution and a blur).
-    shortcuts_at_full_size: a 1x1 shortcut on the large side.
-    padding: count the taps of a 3x3 convolution that meet its zero padding.
+    pooled_at_full_size: True counts a pooled 3x3 convolution at the size before
+      the pool. False counts it at a quarter of that.
+    up_at_full_size: True counts an up-sampled 3x3 convolution at the size after
+      the up. False counts it at a quarter of that, as a transposed convolution
+      and a blur.
+    shortcuts_at_full_size: True counts a 1x1 shortcut on the large side.
+    padding: True counts the taps of a 3x3 convolution that meet its zero
+      padding.
   """
 
   pooled_at_full_size: bool = False
@@ -45,13 +48,13 @@ LITERAL = Rules(True, True, True)
 def hat(
   image_size: int, width: int, channels: int = 3, rules: Rules = MINIMAL
 ) -> int:
-  """Multiply-adds of H for one image.
+  """Counts the multiply-adds of H for one image.
 
   Args:
-    image_size: height and width in pixels.
-    width: base width of the network.
-    channels: of the images.
-    rules: what is counted.
+    image_size: Height and width of the images in pixels.
+    width: Base width of the network.
+    channels: Number of channels of the images.
+    rules: Sizes at which layers are counted.
   """
   module = hat_lib.make(image_size, width)
   total, size, features = 0, image_size, channels
@@ -77,14 +80,14 @@ def generator(
   latent_size: int = 128,
   rules: Rules = MINIMAL,
 ) -> int:
-  """Multiply-adds of G for one image.
+  """Counts the multiply-adds of G for one image.
 
   Args:
-    image_size: height and width in pixels.
-    width: base width of the network.
-    channels: of the images.
-    latent_size: of z.
-    rules: what is counted.
+    image_size: Height and width of the images in pixels.
+    width: Base width of the network.
+    channels: Number of channels of the images.
+    latent_size: Number of elements of z.
+    rules: Sizes at which layers are counted.
   """
   size, features = _GENERATOR_START, width
   total = latent_size * size**2 * features
@@ -105,10 +108,15 @@ def langevin_step(
   joint: bool = False,
   rules: Rules = MINIMAL,
 ) -> int:
-  """FLOPs of one Langevin step on the batch.
+  """Counts the FLOPs of one Langevin step on the batch.
 
-  H forward and its gradient in the image. The joint form does that twice, for z
-  and for y, and has G forward and its gradient in z between.
+  The step computes H and its gradient in the image. The joint form does this
+  twice, for z and for y, and also computes G and its gradient in z.
+
+  Args:
+    config: Config of the run.
+    joint: True counts the joint form.
+    rules: Sizes at which layers are counted.
   """
   evaluation = 2 * _hat(config, rules)
   if joint:
@@ -119,9 +127,14 @@ def langevin_step(
 def hat_update(
   config: ml_collections.ConfigDict, rules: Rules = MINIMAL
 ) -> int:
-  """FLOPs of the hat's gradients, on the real and on the sampled batch.
+  """Counts the FLOPs of the hat's gradients on the real and the sampled batch.
 
-  Forward, gradients in activations and in kernels; none in the images.
+  The update computes H and its gradients in activations and in kernels, but not
+  in the images.
+
+  Args:
+    config: Config of the run.
+    rules: Sizes at which layers are counted.
   """
   size, channels = config.data.image_size, config.data.channels
   stem = hat_lib.make(size, config.model.width).widths[0] * channels
@@ -133,9 +146,14 @@ def hat_update(
 def generator_update(
   config: ml_collections.ConfigDict, rules: Rules = MINIMAL
 ) -> int:
-  """FLOPs of the generator's gradients on a batch of the bank.
+  """Counts the FLOPs of the generator's gradients on a batch of the bank.
 
-  Forward, gradients in activations and in kernels; none in z.
+  The update computes G and its gradients in activations and in kernels, but not
+  in z.
+
+  Args:
+    config: Config of the run.
+    rules: Sizes at which layers are counted.
   """
   dense = config.model.latent_size * _GENERATOR_START**2 * config.model.width
   image = 3 * _generator(config, rules) - dense
@@ -145,9 +163,13 @@ def generator_update(
 def training_step(
   config: ml_collections.ConfigDict, rules: Rules = MINIMAL
 ) -> int:
-  """FLOPs of a training step of `objectives/synthesis.py`.
+  """Counts the FLOPs of a training step of `objectives/synthesis.py`.
 
-  G(z) once, the chains, both updates.
+  The step computes G(z) once, the chains, and both updates.
+
+  Args:
+    config: Config of the run.
+    rules: Sizes at which layers are counted.
   """
   start = 2 * config.train.batch_size * _generator(config, rules)
   chains = config.langevin.num_steps * langevin_step(config, rules=rules)
@@ -156,7 +178,7 @@ def training_step(
 
 
 def _taps(size: int, rules: Rules) -> int:
-  """Taps of a padded 3x3 convolution, over all pixels of the image."""
+  """Counts the taps of a padded 3x3 convolution over all pixels."""
   return 9 * size**2 if rules.padding else (3 * size - 2) ** 2
 
 
