@@ -6,11 +6,16 @@ import pathlib
 import re
 import shlex
 
+import chex
+import jax
+import numpy as np
 import pytest
+import tiny
 from absl import flags
+from jax import numpy as jnp
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import networks, train
+from hatebm_jax import langevin, networks, objectives, sharding, train
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENTS = [
@@ -204,7 +209,8 @@ def test_table_agrees_with_the_config(name):
 
 
 def _examples():
-  return [name for name, text in _TEXTS.items() if _fenced("python", text)]
+  names = [name for name, text in _TEXTS.items() if _fenced("python", text)]
+  return [name for name in names if name != "CONTRIBUTING.md"]
 
 
 @pytest.fixture
@@ -233,3 +239,80 @@ def test_examples_run(document, tmp_path, monkeypatch, tiny_runs):
   if document == "README.md":
     assert names["images"].shape == (8, 16, 16, 1)
     assert names["info"].energy.shape == (names["settings"].num_steps,)
+
+
+def _worked_examples():
+  """Path -> code, of the files that CONTRIBUTING.md writes as examples."""
+  blocks = _fenced("python", _TEXTS["CONTRIBUTING.md"])
+  return dict(re.match(r"# (\S+)\n(.*)", b, re.S).groups() for b in blocks)
+
+
+def _tiny(**fields):
+  config = _load("digits")
+  config.update_from_flattened_dict(_TINY | fields)
+  return config
+
+
+@pytest.fixture
+def worked_examples(tmp_path, monkeypatch):
+  """Puts the modules of the examples beside those of the package."""
+  for name, code in _worked_examples().items():
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
+  places = ["", "/models", "/objectives", "/metrics", "/data"]
+  for place in places:
+    package = importlib.import_module(f"hatebm_jax{place}".replace("/", "."))
+    folder = str(tmp_path / f"hatebm_jax{place}")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
+  return tmp_path
+
+
+def test_the_example_of_a_hat(worked_examples):
+  config = _tiny(**{"hat.kind": "small_hat"})
+  objective = objectives.make(config, sharding.make_mesh())
+  state = jax.eval_shape(objective.init, jax.random.key(0))
+  assert state.hat.params["Conv_0"]["kernel"].shape == (4, 4, 1, 8)
+
+
+def test_the_example_of_an_objective(worked_examples):
+  path = worked_examples / "configs/digits_frozen.py"
+  names = {}
+  exec(path.read_text(), names)
+  config = names["get_config"]()
+  config.update_from_flattened_dict(_TINY)
+  images = np.zeros((8, 16, 16, 1), np.uint8)
+  _, before, after, _, shown = tiny.take_step(config, 8, images)
+  chex.assert_trees_all_equal(before.generator, after.generator)
+  assert np.any(before.hat.params["head"]["kernel"] != 0)
+  assert shown["hat"].shape == images.shape
+
+
+def test_the_example_of_a_sampler(worked_examples):
+  annealed = importlib.import_module("hatebm_jax.annealed")
+  state = langevin.State(jnp.zeros((2, 3)), jnp.ones((2, 4, 4, 1)))
+  settings = langevin.Settings(num_steps=30, step_size_y=0.1)
+  arguments = (
+    jax.random.key(0),
+    lambda x: jnp.square(x).sum((1, 2, 3)),
+    lambda z: jnp.zeros((len(z), 4, 4, 1)),
+    state,
+    settings,
+  )
+  cold, info = langevin.sample(*arguments)
+  hot, info_hot = annealed.sample(*arguments)
+  assert jax.tree.map(jnp.shape, info) == jax.tree.map(jnp.shape, info_hot)
+  assert np.any(cold.y != hot.y)
+  # From step 20 on both are at the same temperature.
+  later = annealed.sample(*arguments, first_step=20)
+  chex.assert_trees_all_close(later, langevin.sample(*arguments, first_step=20))
+
+
+def test_the_example_of_a_data_source(worked_examples, tmp_path):
+  array = importlib.import_module("hatebm_jax.data.array")
+  images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+  np.save(tmp_path / "images.npy", images)
+  config = config_lib.default().data
+  config.image_size = 16
+  source = array.open_array(tmp_path / "images.npy", config, "train")
+  np.testing.assert_array_equal(source.images([2, 0]), images[[2, 0]])
