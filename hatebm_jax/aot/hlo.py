@@ -102,7 +102,7 @@ def parse(text: str) -> Module:
   """Parses the text of `compiled.as_text()`.
 
   Raises:
-    ValueError: The text is no HLO module.
+    ValueError: If the text is no HLO module.
   """
   computations, entry, current = {}, None, None
   for line in text.splitlines():
@@ -121,7 +121,7 @@ def walk(module: Module) -> Iterator[Execution]:
   """Yields every instruction that is executed, once for each place.
 
   Raises:
-    ValueError: The trip count of a loop is not known.
+    ValueError: If the trip count of a loop is not known.
   """
   yield from _walk(module, module.entry, (), False)
 
@@ -222,7 +222,7 @@ def _trip_count(module, computation, loop: Instruction) -> int:
   XLA writes it, or the loop is a `for i in range(start, n)`.
 
   Raises:
-    ValueError: The loop does not count up by itself.
+    ValueError: If the loop does not count up by itself.
   """
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text)
   if known:

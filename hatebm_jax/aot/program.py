@@ -40,9 +40,9 @@ def check(config: ml_collections.ConfigDict, topology: str) -> dict[str, Any]:
     experiments/tpu_compile explains.
 
   Raises:
-    TopologyError: libtpu is missing, or it knows no such slice.
-    ConfigError: The config has no such step.
-    DataError: The batch cannot be split over the slice.
+    TopologyError: If libtpu is missing, or it knows no such slice.
+    ConfigError: If the config has no such step.
+    DataError: If the batch cannot be split over the slice.
   """
   chip, devices = topology_lib.find(topology)
   mesh = sharding.make_mesh(devices)

@@ -48,7 +48,7 @@ def find(topology: str) -> tuple[Chip, list[jax.Device]]:
     topology: Name of the slice, GENERATION:SHAPE in chips, such as `v4:2x2x4`.
 
   Raises:
-    TopologyError: libtpu is missing, or it knows no such slice.
+    TopologyError: If libtpu is missing, or it knows no such slice.
   """
   chip = CHIPS.get(topology.partition(":")[0])
   if not chip:

@@ -22,7 +22,7 @@ def from_inception(path: network.Path) -> tuple[Inception, network.Variables]:
     The module and its variables, float32.
 
   Raises:
-    ConvertError: The file is missing, damaged, or of another network.
+    ConvertError: If the file is missing, damaged, or of another network.
   """
   module = Inception()
   tensors = torch_network.state_dict(path, _ADVICE)

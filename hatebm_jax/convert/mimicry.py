@@ -40,7 +40,7 @@ def from_mimicry(path: network.Path) -> tuple[nn.Module, network.Variables]:
     the stored ones.
 
   Raises:
-    ConvertError: The file is missing, incomplete, or of another network.
+    ConvertError: If the file is missing, incomplete, or of another network.
   """
   tensors = torch_network.state_dict(path, _ADVICE)
   found = {name: tensor.shape for name, tensor in tensors.items()}

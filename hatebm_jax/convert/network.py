@@ -81,7 +81,7 @@ def check_shapes(
     found: Shapes of the file's arrays.
 
   Raises:
-    ConvertError: An array is missing, unknown, or has another shape.
+    ConvertError: If an array is missing, unknown, or has another shape.
   """
   advice = "Check that the file is whole and of this network."
   missing = [name for name in expected if name not in found]
@@ -126,7 +126,7 @@ def blocks(
     `block2`, `block3`, ... up to the last one that the file has, after `stem`.
 
   Raises:
-    ConvertError: The network has another number of blocks.
+    ConvertError: If the network has another number of blocks.
   """
   numbers = [re.match(r"block(\d{1,2})[./]", name) for name in found]
   last = max((int(match[1]) for match in numbers if match), default=0)
@@ -151,7 +151,7 @@ def kernel_shape(
     rank: Number of axes that it must have.
 
   Raises:
-    ConvertError: There is no such kernel.
+    ConvertError: If there is no such kernel.
   """
   shape = found.get(name)
   if (
@@ -175,7 +175,7 @@ def base_width(path: Path, name: str, num_outputs: int) -> int:
     num_outputs: Number of outputs of the layer.
 
   Raises:
-    ConvertError: They are no 4x4 pixels.
+    ConvertError: If the outputs do not make 4x4 pixels.
   """
   if num_outputs % 16:
     raise ConvertError(

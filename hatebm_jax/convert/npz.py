@@ -47,7 +47,7 @@ def save_npz(
     variables: Variables of the module, float32.
 
   Raises:
-    OSError: The file cannot be written.
+    OSError: If the file cannot be written.
   """
   description = {
     "class": type(module).__name__,
@@ -74,7 +74,7 @@ def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:
     The module and its variables, float32.
 
   Raises:
-    ConvertError: The file is missing, damaged, or was not written by
+    ConvertError: If the file is missing, damaged, or was not written by
       `save_npz`.
   """
   try:

@@ -45,7 +45,7 @@ def from_tf2(
     `batch_stats`.
 
   Raises:
-    ConvertError: The file is missing, incomplete, or of another network.
+    ConvertError: If the file is missing, incomplete, or of another network.
   """
   prefix = _prefix(path)
   variables = _open(prefix)

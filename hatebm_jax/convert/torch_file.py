@@ -52,7 +52,7 @@ def load(path: network.Path) -> Any:
     `Tensor` for each tensor.
 
   Raises:
-    ConvertError: The file is missing, damaged, or holds more than tensors.
+    ConvertError: If the file is missing, damaged, or holds more than tensors.
   """
   try:
     if _is_old(path):
@@ -75,7 +75,7 @@ def read(
     tensors: Tensors that `load` returned for this file, under any names.
 
   Raises:
-    ConvertError: The file is damaged.
+    ConvertError: If the file is damaged.
   """
   try:
     needed = sum(

@@ -35,7 +35,7 @@ def state_dict(path: network.Path, advice: str) -> dict[str, Tensor]:
     advice: Sentence for the error message: which file to give.
 
   Raises:
-    ConvertError: The file is missing, damaged, or holds other things.
+    ConvertError: If the file is missing, damaged, or holds other things.
   """
   content = torch_file.load(path)
   if isinstance(content, dict):
@@ -77,7 +77,7 @@ def read(
     renames: PyTorch's names of layers and arrays by Flax's names.
 
   Raises:
-    ConvertError: The file is damaged, or does not hold exactly the arrays of
+    ConvertError: If the file is damaged, or does not hold exactly the arrays of
       the network.
   """
   shapes = network.expected_shapes(module, input_shape)

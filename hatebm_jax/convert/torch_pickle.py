@@ -66,7 +66,7 @@ def interpret(pickle: bytes | mmap.mmap) -> tuple[Any, list[Storage]]:
     The object that the pickle describes, and the storages that it names.
 
   Raises:
-    ValueError: The pickle is no dictionary of tensors as PyTorch saves it.
+    ValueError: If the pickle is no dictionary of tensors as PyTorch saves it.
       Damaged pickles raise IndexError, KeyError, OverflowError and TypeError
       too.
   """

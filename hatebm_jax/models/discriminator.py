@@ -31,7 +31,7 @@ def make(
     dtype: Type of the computation.
 
   Raises:
-    ConfigError: The network does not exist for this size or width.
+    ConfigError: If the network does not exist for this size or width.
   """
   return Discriminator(*hat.layout(image_size, width), dtype)
 

@@ -25,7 +25,7 @@ def make(
     dtype: Type of the computation.
 
   Raises:
-    ConfigError: The network does not exist for this size, or the width is
+    ConfigError: If the network does not exist for this size, or the width is
       below 1.
   """
   widths = sizes.widths(image_size, width, decoder.WIDTH_DIVISORS)

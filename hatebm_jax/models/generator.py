@@ -40,7 +40,7 @@ def make(
     dtype: Type of the computation.
 
   Raises:
-    ConfigError: The network does not exist for this size or width.
+    ConfigError: If the network does not exist for this size or width.
   """
   widths = sizes.widths(image_size, width, _DIVISORS)
   return Generator(width, widths, channels, out_factor, norm_epsilon, dtype)

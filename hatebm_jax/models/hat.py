@@ -28,7 +28,7 @@ def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
     dtype: Type of the computation.
 
   Raises:
-    ConfigError: The network does not exist for this size or width.
+    ConfigError: If the network does not exist for this size or width.
   """
   return Hat(*layout(image_size, width), dtype)
 
@@ -41,7 +41,7 @@ def layout(image_size: int, width: int) -> tuple[tuple[int, ...], int]:
     width: Base width `ngf` of the network.
 
   Raises:
-    ConfigError: The network does not exist for this size or width.
+    ConfigError: If the network does not exist for this size or width.
   """
   return sizes.widths(image_size, width, _DIVISORS), _NUM_DOWNS[image_size]
 

@@ -16,7 +16,7 @@ def widths(
     divisors: By image size, the divisor of the base width for each block.
 
   Raises:
-    ConfigError: The network does not exist for this size, or a divisor does
+    ConfigError: If the network does not exist for this size, or a divisor does
       not divide the width.
   """
   if image_size not in divisors:
