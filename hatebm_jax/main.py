@@ -1,4 +1,9 @@
-"""Command line: python -m hatebm_jax.main --config=FILE --workdir=DIR."""
+"""Trains a run, samples from it or evaluates it.
+
+  python -m hatebm_jax.main --config=NAME_OR_FILE --workdir=DIR
+
+The installed command `hatebm` does the same.
+"""
 
 import pathlib
 import signal
@@ -6,42 +11,45 @@ import sys
 
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import errors, sample, train
+from hatebm_jax import config_flag, errors, sample, train
 from hatebm_jax import evaluation as evaluate
 from hatebm_jax.metrics import spaces
 from hatebm_jax.run import checkpoint, distributed
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Experiment, a file of configs/. Fields are overridden by "
-  "--config.group.field=value.",
-  lock_config=True,
+_CONFIG = config_flag.define(
+  "This is the config of the run. It may be left out if --workdir holds a run: "
+  "the run's own config is then used."
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of the run: checkpoints, metrics, images."
+  "workdir",
+  None,
+  "This directory holds the run: checkpoints, metrics and images.",
 )
 _MODE = flags.DEFINE_enum(
   "mode",
   "train",
   ["train", "sample", "evaluate"],
-  "train: train (or resume) the run, then draw and judge samples; sample: draw "
-  "images from it; evaluate: measure them.",
+  "`train` trains or resumes the run, then draws and evaluates samples. "
+  "`sample` draws images from the run. `evaluate` measures how good they are.",
 )
-
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
-  "Several hosts that are no TPU pod: HOST:PORT of process 0.",
+  "This is HOST:PORT of process 0. Only several hosts that are not a TPU pod "
+  "need it.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  "num_processes", None, "With --coordinator: how many processes."
+  "num_processes",
+  None,
+  "This is the number of processes. It goes with --coordinator.",
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  "process_id", None, "With --coordinator: which of them this one is, from 0."
+  "process_id",
+  None,
+  "This is the number of this process, counted from 0. It goes with "
+  "--coordinator.",
 )
 
 
@@ -50,7 +58,7 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
   if not flags.FLAGS["verbosity"].present:
-    # Orbax and clu log every detail; the progress lines are what people read.
+    # Orbax and clu log every detail, but people read the progress lines.
     logging.set_verbosity(logging.WARNING)
     checkpoint.hide_threads()
   config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
@@ -66,19 +74,19 @@ def main(argv: list[str]) -> int:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)
   except KeyboardInterrupt:
-    # JAX may be compiling; ending in order has crashed then.
+    # JAX may be compiling, and an orderly end has crashed then.
     print(
-      "Interrupted. The same command starts again, a run from its newest "
-      "checkpoint.",
+      "Interrupted. The same command starts again. It resumes a run from its "
+      "newest checkpoint.",
       file=sys.stderr,
     )
     distributed.leave_now(130)
   except OSError as error:
-    # A full disk, a lost share: what a traceback shows is not what is wrong.
+    # The disk is full or a share is lost. A traceback would not show that.
     logging.debug("", exc_info=True)
     print(
-      f"error: {error}. Mend that, and start the same command again: a run "
-      "goes on from its newest checkpoint.",
+      f"error: {error}. Correct this and start the same command again. It "
+      "resumes a run from its newest checkpoint.",
       file=sys.stderr,
     )
   distributed.leave_alone(1)
@@ -108,11 +116,12 @@ def _run(
 
 
 def run() -> None:
-  """Entry point of the command."""
-  flags.mark_flags_as_required(["config", "workdir"])
-  # Names of files may hold what stdout cannot print; stderr does this anyway.
+  """Runs the command."""
+  flags.mark_flag_as_required("workdir")
+  # Names of files may hold characters that stdout cannot print. stderr escapes
+  # them anyway.
   sys.stdout.reconfigure(errors="backslashreplace")
-  app.run(main)
+  config_flag.run(main)
 
 
 if __name__ == "__main__":

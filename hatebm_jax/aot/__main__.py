@@ -1,6 +1,6 @@
 r"""Command line: compiles a config's training step for a TPU slice.
 
-  python -m hatebm_jax.aot --config=configs/imagenet128.py --topology=v4:2x2x4
+  python -m hatebm_jax.aot --config=imagenet128 --topology=v4:2x2x4
 
 libtpu (the extra `tpu`) is the compiler; no TPU is needed. One JSON object on
 standard output says what the program needs.
@@ -11,25 +11,19 @@ import sys
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import errors
+from hatebm_jax import config_flag, errors
 from hatebm_jax.aot import program
 
-config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Experiment, a file of configs/. Fields are overridden by "
-  "--config.group.field=value.",
-  lock_config=True,
-)
+config_flag.define("This is the config whose training step is compiled.")
 flags.DEFINE_string(
   "topology",
   None,
-  "TPU slice, GENERATION:SHAPE in chips, such as v4:2x2x4 or v5e:4x4.",
+  "This is the TPU slice, GENERATION:SHAPE in chips, such as v4:2x2x4 or "
+  "v5e:4x4.",
 )
-flags.mark_flags_as_required(["config", "topology"])
+flags.mark_flag_as_required("topology")
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +35,8 @@ def main(argv: list[str]) -> int:
   # compiled again for its time and its text, so the cache is off.
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_enable_compilation_cache", False)
-  name, topology = flags.FLAGS["config"].config_filename, flags.FLAGS.topology
+  name = config_flag.label(flags.FLAGS["config"].config_filename)
+  topology = flags.FLAGS.topology
   try:
     print(
       f"Compiling {name} for {topology}. A large config takes minutes.",
@@ -58,4 +53,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  config_flag.run(main)

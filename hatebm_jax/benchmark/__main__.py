@@ -1,4 +1,4 @@
-"""Command line: python -m hatebm_jax.benchmark [--config=FILE] [--width=W]."""
+"""Command line: python -m hatebm_jax.benchmark [--config=NAME] [--width=W]."""
 
 import json
 import pathlib
@@ -6,44 +6,38 @@ import sys
 
 import ml_collections
 from absl import app, flags
-from ml_collections import config_flags
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import errors
+from hatebm_jax import config_flag, errors
 from hatebm_jax.benchmark import results, timing
 
-config_flags.DEFINE_config_file(
-  "config",
-  "configs/cifar10.py",
-  "Config of a synthesis. Fields are overridden by --config.group.field=value.",
-  lock_config=True,
-)
+config_flag.define("This is the synthesis config that is timed.")
 flags.DEFINE_integer(
   "width",
   None,
-  "Base width of the networks. The default is the config's width.",
+  "This is the base width of the networks. The default is the config's.",
 )
 flags.DEFINE_integer(
   "batch",
   8,
-  "Number of images and of chains over all devices.",
+  "A batch has this many images, and as many chains, over all devices.",
   lower_bound=1,
 )
 flags.DEFINE_integer(
   "langevin_steps",
   8,
-  "Number of Langevin steps in the training step that is timed.",
+  "The timed training step has this many Langevin steps.",
   lower_bound=timing.SHORT + 1,
 )
 flags.DEFINE_integer(
-  "rounds", 9, "Number of rounds that medians are taken over.", lower_bound=1
+  "rounds", 9, "Medians are taken over this many rounds.", lower_bound=1
 )
 flags.DEFINE_boolean(
   "literal",
   True,
-  "Also times the literal forms. They are many times slower.",
+  "The literal forms are timed too. They are many times slower.",
 )
-flags.DEFINE_string("json", None, "Also writes the results to this file.")
+flags.DEFINE_string("json", None, "The results are also written to this file.")
 
 
 def main(argv: list[str]) -> int:
@@ -68,4 +62,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  config_flag.run(main, default="cifar10")

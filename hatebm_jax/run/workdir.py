@@ -12,6 +12,7 @@ import ml_collections
 from hatebm_jax import config as config_lib
 from hatebm_jax import errors
 
+CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.json"
 # What people call the sets of evaluation.json.
@@ -60,7 +61,7 @@ def claim(
   Raises:
     WorkdirError: if the workdir's run has another config.
   """
-  file = path / "config.json"
+  file = path / CONFIG
   if file.exists():
     difference = _first_difference(read_config(path), config)
     if difference:
@@ -78,7 +79,7 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
   Raises:
     WorkdirError: if there is none, or it cannot be read.
   """
-  file = path / "config.json"
+  file = path / CONFIG
   if not file.exists():
     raise WorkdirError(
       f"{path} holds no run: config.json is missing. Train one first with "

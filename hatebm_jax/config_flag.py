@@ -1,0 +1,144 @@
+"""The flag --config of every command: a name, a path, or nothing.
+
+A name such as `digits` stands for a config that is installed with this package.
+A path stands for any Python file with a function `get_config()`. If the flag is
+left out, the config of the run in --workdir is used.
+
+absl needs a file to load in all three cases. Arguments are therefore rewritten
+before absl reads them. This module is itself the file in the third case: its
+`get_config` takes the workdir.
+"""
+
+import difflib
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from hatebm_jax import configs, errors
+from hatebm_jax.run import workdir as workdir_lib
+
+_FOLDER = pathlib.Path(configs.__path__[0])
+_FLAG = re.compile(r"--?(config|workdir)(?:=(.*))?", re.DOTALL)
+_HELP = re.compile(r"--?(help|helpshort|helpfull|helpxml|\?)(=.*)?")
+
+
+def define(help_text: str) -> flags.FlagHolder:
+  """Defines the flag --config.
+
+  Args:
+    help_text: First sentence of the help, which says what the config is for.
+  """
+  return config_flags.DEFINE_config_file(
+    "config",
+    None,
+    f"{help_text} The value is the name of an installed config, such as "
+    "`digits`, or the path of a Python file. --config.group.field=value "
+    "overrides a field.",
+    lock_config=True,
+  )
+
+
+def run(main: Callable[[list[str]], int], default: str | None = None) -> None:
+  """Runs a command as `absl.app.run` does, after resolving its --config.
+
+  Args:
+    main: Function of the remaining arguments that returns the exit status.
+    default: Name or path of the config that is used if there is no other.
+  """
+  try:
+    sys.argv[1:] = arguments(sys.argv[1:], default)
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+  app.run(main)
+
+
+def arguments(given: Iterable[str], default: str | None = None) -> list[str]:
+  """Returns a command's arguments, with a file for --config.
+
+  Args:
+    given: Arguments of the command, without the program's name.
+    default: Name or path of the config that is used if there is no other.
+
+  Raises:
+    ConfigError: If --config names no config; or if it is missing, and there is
+      neither a run in --workdir nor a default.
+    WorkdirError: If the config of the run in --workdir cannot be used.
+  """
+  result, values = [], {}
+  rest = iter(flags.FLAGS.read_flags_from_files(list(given), force_gnu=False))
+  for argument in rest:
+    match = _FLAG.fullmatch(argument)
+    if match:
+      name, value = match.groups()
+      value = next(rest, "") if value is None else value
+      values[name] = find(value) if name == "config" else value
+      argument = f"--{name}={values[name]}"
+    result.append(argument)
+  if "config" in values or any(map(_HELP.fullmatch, result)):
+    return result
+  # Overrides of its fields must come after it.
+  return [f"--config={_replacement(values.get('workdir'), default)}", *result]
+
+
+def names() -> list[str]:
+  """Returns the names of the configs that are installed with this package."""
+  return sorted(path.stem for path in _FOLDER.glob("[!_]*.py"))
+
+
+def find(config: str) -> str:
+  """Returns the path of a config's file.
+
+  Args:
+    config: Name of an installed config, or path of a file. A colon and an
+      argument of its `get_config` may follow the path.
+
+  Raises:
+    ConfigError: If there is no such config.
+  """
+  if config in names():
+    return str(_FOLDER / f"{config}.py")
+  if pathlib.Path(config.partition(":")[0]).is_file():
+    return config
+  near = difflib.get_close_matches(pathlib.Path(config).stem, names(), 1)
+  question = f" Did you mean {near[0]}?" if near else ""
+  raise errors.ConfigError(
+    f"--config={config} is neither a file nor the name of a config.{question} "
+    f"The names are {', '.join(names())}."
+  )
+
+
+def label(path: str) -> str:
+  """Returns the name of an installed config, or the path of another file."""
+  file = pathlib.Path(path)
+  return file.stem if file.parent == _FOLDER else path
+
+
+def get_config(workdir: str) -> ml_collections.ConfigDict:
+  """Returns the config of the run in a workdir."""
+  return workdir_lib.read_config(pathlib.Path(workdir))
+
+
+def _replacement(workdir: str | None, default: str | None) -> str:
+  """Returns what --config is if it was left out."""
+  if default:
+    return find(default)
+  if not workdir:
+    raise errors.ConfigError(
+      "--config is missing. Give the name of a config or the path of its file: "
+      f"--config=NAME. The names are {', '.join(names())}."
+    )
+  if not (pathlib.Path(workdir) / workdir_lib.CONFIG).exists():
+    raise errors.ConfigError(
+      f"--config is missing, and {workdir} holds no run whose config could be "
+      "used. Correct --workdir, or give the name of a config or the path of "
+      f"its file: --config=NAME. The names are {', '.join(names())}."
+    )
+  # An error inside a config file would reach the user as a traceback.
+  get_config(workdir)
+  return f"{__file__}:{workdir}"
