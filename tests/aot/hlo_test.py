@@ -1,4 +1,4 @@
-"""FLOPs, bytes and collectives against counts by hand, on tiny programs."""
+"""Checks counts of FLOPs, bytes and collectives against counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec as P
 from hatebm_jax import sharding
 from hatebm_jax.aot import costs, hlo
 
-# As libtpu writes it: the trip count stands in the condition alone, main memory
-# and the chip's own (S(1)) are told apart, a slice arrives asynchronously.
+# libtpu writes such text: only the condition has the trip count, the chip's own
+# memory has the mark S(1), and a slice arrives asynchronously.
 _TPU_TEXT = """
 HloModule jit_step, is_scheduled=true
 
@@ -96,7 +96,7 @@ def test_batched_product():
 @pytest.mark.parametrize(
   ("settings", "taps"),
   [
-    # Pairs of a pixel and a tap that meets the image, along an axis of 8.
+    # The pairs of a pixel and a tap that meets the image, along an axis of 8.
     (dict(window_strides=(1, 1), padding="VALID"), 6 * 3),
     (dict(window_strides=(1, 1), padding="SAME"), 8 * 3 - 2),
     (dict(window_strides=(2, 2), padding=((1, 1), (1, 1))), 4 * 3 - 1),
@@ -104,7 +104,7 @@ def test_batched_product():
       dict(
         window_strides=(1, 1), padding=((1, 1), (1, 1)), lhs_dilation=(2, 2)
       ),
-      8 + 7 * 2,  # Of 15 pixels, the even ones meet one element, the odd two.
+      8 + 7 * 2,  # 8 pixels meet one element, the 7 between them two.
     ),
     (
       dict(window_strides=(1, 1), padding="VALID", rhs_dilation=(2, 2)),
@@ -179,11 +179,11 @@ def test_text_of_the_tpu_compiler():
   run = list(hlo.walk(hlo.parse(_TPU_TEXT)))
   assert hlo.trip_counts(run) == [(5,)]  # from 2 to 7
   assert costs.flops(run) == 5 * 2 * 4 * 8 * 2
-  # The fusion reads x and k, the slice a row of x; the comparison takes two
-  # numbers and gives a pred; the copy reads one number.
+  # The fusion reads x and k, and the slice reads a row of x. The comparison
+  # reads two numbers and writes a pred. The copy reads one number.
   main = 5 * (4 * 8 * 4 + 8 * 2 * 2 + 8 * 4 + 4 + 4 + 1) + 4
   assert costs.traffic(run).main_memory == main
-  # On the chip: the fusion's result, the row, the copied number.
+  # The fusion's result, the row and the copied number are on the chip.
   assert costs.traffic(run).all == main + 5 * (4 * 2 * 4 + 8 * 4) + 4
 
 

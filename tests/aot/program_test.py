@@ -1,4 +1,4 @@
-"""Compiling for a TPU slice, on a host without one."""
+"""Compiles for TPU slices on a host without a TPU."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def run(config, topology, *overrides):
-  # What conftest.py sets is for CPUs: the TPU compiler would obey it too.
+  # conftest.py sets these for CPUs, and the TPU compiler would obey them too.
   unwanted = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
   environment = {k: v for k, v in os.environ.items() if k not in unwanted}
   environment["PYTHONPATH"] = str(ROOT / "tests")
@@ -51,9 +51,9 @@ def test_tiny_step_for_four_chips():
   assert found["images_per_chip"] == 2
   assert found["trip_counts"] == [[tiny.config().langevin.num_steps]]
   assert found["collectives_in_loops"]["count"] == 0
-  # The gradients of both networks; the compiler joins small all-reduces.
+  # The gradients of both networks are reduced; small all-reduces are joined.
   assert 1 <= found["collectives_per_step"]["count"] <= 4
-  # On images this small the frame around an up-sampled one is large.
+  # The frame around an up-sampled image is large for such small images.
   assert 1 <= found["flops_over_by_hand"] < 1.25
   assert found["flops_loops_once"] < found["flops_per_chip_per_step"]
   assert found["flops_loops_once"] <= found["flops_loops_once_by_xla"]

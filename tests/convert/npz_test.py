@@ -177,7 +177,7 @@ def test_absurd_size_is_not_allocated(path):
   ],
 )
 def test_description_of_no_network(path, description):
-  # Halving 10**9 times, or 999 blocks, would never end.
+  # A network that halves 10**9 times or has 999 blocks would take for ever.
   rewrite(path, module=np.array(description))
   with pytest.raises(convert.ConvertError, match="expected the description"):
     convert.load_npz(path)

@@ -46,7 +46,7 @@ def test_checksum_is_that_of_the_definition(size):
 
 
 def test_known_checksum():
-  # RFC 3720, appendix B.4: 32 bytes of zeros, 0x8a9136aa.
+  # RFC 3720, appendix B.4, gives it for 32 bytes of zeros.
   crc = 0x8A9136AA
   expected = ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
   assert masked(bytes(32)) == expected
@@ -73,7 +73,7 @@ def test_tensorflow_reads_the_same(prefix):
 
 
 def test_many_and_large_variables(tmp_path):
-  # Several blocks; more bytes than are checked at once.
+  # The table of so many variables has several blocks.
   import tensorflow as tf
 
   rng = np.random.default_rng(0)

@@ -55,7 +55,7 @@ def test_types_and_byte_order(tmp_path, kind, code, order):
 
 
 def test_other_content(tmp_path):
-  # A trainer's file: numbers, lists and text beside the tensors. Of protocol 2.
+  # A trainer's file has numbers, lists and text too, in protocol 2.
   content = {
     "global_step": 100_000,
     "large": 2**40,
@@ -85,7 +85,7 @@ def test_no_call_is_made(tmp_path, protocol):
     torch_file.load(path)
   assert "\n" not in str(error.value)
   assert not (tmp_path / "ran").exists()
-  pickle.loads(pickled)  # It would have run.
+  pickle.loads(pickled)  # This runs it: the file is really dangerous.
   assert (tmp_path / "ran").exists()
 
 
@@ -156,7 +156,7 @@ def test_size_of_the_values(tmp_path, key, size, message):
 
 
 def test_compressed(tmp_path):
-  # A few bytes could fill the memory.
+  # A few compressed bytes could fill the memory.
   path = pth.write(tmp_path / "x.pth", b"}", zipfile.ZIP_DEFLATED)
   with pytest.raises(convert.ConvertError, match="compressed"):
     torch_file.load(path)
@@ -186,7 +186,7 @@ SECOND = np.arange(6, dtype="<f4").tobytes()
 
 
 def test_before_pytorch_1_6(tmp_path):
-  # The values stand in an order of their own.
+  # The values have another order than the tensors.
   path = pth.write_old(tmp_path / "x.pth", TWO, second=SECOND, first=FIRST)
   tensors = torch_file.load(path)
   assert {name: tensor.shape for name, tensor in tensors.items()} == {
@@ -235,7 +235,7 @@ def test_missing(tmp_path):
 
 
 def test_tensors_that_are_all_of_one_storage(tmp_path):
-  # A thousand times what the file has.
+  # Together the tensors are a thousand times as large as the file.
   tensors = {f"x{i}": pth.tensor(2**14, 0, (2**14,), (1,)) for i in range(1000)}
   content = pth.dictionary(**tensors)
   path = pth.write(tmp_path / "x.pth", content, data_0=bytes(2**16))
@@ -255,7 +255,7 @@ def test_tensors_that_are_all_of_one_storage(tmp_path):
   ],
 )
 def test_claims_of_memory(tmp_path, instructions, message):
-  # In a zip, and at the beginning of an old file, which is not read whole.
+  # The pickle is in a zip, or it begins an old file, which is not read whole.
   old = tmp_path / "old.pth"
   old.write_bytes(b"\x80\x02" + instructions)
   new = pth.write(tmp_path / "new.pth", instructions)
@@ -268,7 +268,7 @@ def test_claims_of_memory(tmp_path, instructions, message):
 
 
 def test_keys_that_would_be_compared_for_ever(tmp_path):
-  # Two towers of pairs: 2**100 comparisons.
+  # Comparing these two towers of pairs takes 2**100 comparisons.
   tower = b")q\x00" + b"h\x00h\x00\x86q\x00" * 100
   path = pth.write_old(tmp_path / "x.pth", TWO, first=FIRST, second=SECOND)
   keys = pickle.dumps(["first", "second"], 2)

@@ -404,7 +404,7 @@ TENSORS = st.builds(
   st.lists(st.tuples(SIZES, SIZES), max_size=4),
   st.sampled_from(["FloatStorage", "LongStorage", "BoolStorage", "x"]),
 )
-# What a description is made of, and what it is not.
+# Pieces that a description has, and pieces that it never has.
 PIECES = st.one_of(
   TENSORS,
   st.sampled_from([bytes([x]) for x in b"()]}0123NtsuaebQR\x85\x86\x87\x88"]),
@@ -463,7 +463,7 @@ def test_pth_of_plain_python(tmp_path, count):
       archive.writestr("x/data.pkl", pickle.dumps(value, protocol))
     return torch_file.load(path)
 
-  # Of NaNs, only the text is the same.
+  # A NaN does not equal itself, so texts are compared.
   check = lambda drawn, result: repr(result) == repr(drawn[0]) or pytest.fail()
   found = fuzz(count, st.tuples(OBJECTS, st.integers(0, 5)), read, check)
   assert min(found.values())
@@ -509,7 +509,7 @@ def test_tf_bytes(tmp_path, count, suffix):
 @counts(30, 1_500)
 @pytest.mark.parametrize("is_block_of_blocks", [False, True])
 def test_tf_blocks(tmp_path, count, is_block_of_blocks):
-  # The checksum is right again: what it protects is damaged too.
+  # The checksum is made right again, so that the damage reaches the reader.
   prefix = str(tmp_path / "ebm.ckpt")
   Path(prefix + SHARD).write_bytes(Path(f"{CHECKPOINT}{SHARD}").read_bytes())
   content = Path(f"{CHECKPOINT}.index").read_bytes()
@@ -518,7 +518,7 @@ def test_tf_blocks(tmp_path, count, is_block_of_blocks):
     number, at = tf_file._varint(content, at)
     numbers.append(number)
   start, size = numbers[2:]
-  # One block of entries, a block of statistics, the block of blocks.
+  # The file has a block of entries, a block of statistics, the block of blocks.
   entries, statistics = content[: numbers[0]], content[numbers[0] : start]
   blocks = content[start : start + size + 5]
 

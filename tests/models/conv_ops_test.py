@@ -1,4 +1,4 @@
-"""The fast formulations against the literal ones, and against hand numbers."""
+"""Checks the fast forms of convolution against the literal ones."""
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,7 @@ def test_bfloat16_is_near_float32(name):
   for got, want in zip(actual, expected, strict=True):
     assert got.dtype == jnp.bfloat16
     error = np.abs(np.asarray(got, np.float32) - want).max()
-    # bfloat16 keeps 8 bits; a few roundings on the way to the result.
+    # bfloat16 keeps 8 bits, and the result is rounded a few times.
     assert error < 2e-2 * np.abs(want).max()
 
 

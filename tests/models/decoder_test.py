@@ -23,7 +23,8 @@ def test_sizes_by_hand(image_size, width, channels):
   variables = jax.eval_shape(network.init, jax.random.key(0), z)
   sizes = [leaf.size for leaf in jax.tree.leaves(variables["params"])]
   blocks = conv(3, 1, w) + 7 * conv(3, w, w) + conv(1, 1, w) + conv(1, w, w)
-  norms = 8 * 2 * w  # One in the stem, two in each other block, the last.
+  # The stem has one norm, the three other blocks have two, and one is last.
+  norms = 8 * 2 * w
   assert sum(sizes) == blocks + norms + conv(3, w, c)
   x = jax.eval_shape(network.apply, variables, z)
   assert x.shape == (2, image_size, image_size, channels)
@@ -31,7 +32,8 @@ def test_sizes_by_hand(image_size, width, channels):
 
 
 def test_decoder_by_hand():
-  # Only the shortcuts are left: 1x1, up and 1x1, identities, norm, ReLU, conv.
+  # Only the shortcuts are left. The network is then 1x1, 1x1 and up, two
+  # identities, norm, ReLU, conv.
   network = decoder.make(16, 2, 1, out_factor=2.0)
   z = jnp.full((1, 8, 8, 1), 0.5)
   variables = jax.jit(network.init)(jax.random.key(0), z)

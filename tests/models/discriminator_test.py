@@ -42,7 +42,7 @@ def test_parameters_of_torch_mimicry(image_size, width, widths, shortcuts):
   assert sum(leaf.size for leaf in leaves) == count(widths, shortcuts)
   kernels = flax.traverse_util.flatten_dict(variables["params"])
   spectral = flax.traverse_util.flatten_dict(variables["spectral"])
-  # u and v of every layer.
+  # Every layer has u and v.
   assert spectral.keys() == {
     (*path[:-1], name) for path in kernels for name in "uv"
   }
@@ -101,7 +101,7 @@ def test_one_power_iteration_by_hand(name):
   kernel = variables["params"]["kernel"] / sigma
   expected = layer.op(x, kernel.astype(jnp.float32))
   np.testing.assert_allclose(y, expected, atol=1e-5)
-  # In evaluation: the stored vectors, and nothing is updated.
+  # Evaluation uses the stored vectors and updates nothing.
   still, spectral = apply(variables | updated, x, mutable=("spectral",))
   np.testing.assert_allclose(still, expected, atol=1e-5)
   jax.tree.map(np.testing.assert_array_equal, spectral, updated)
@@ -128,7 +128,7 @@ def test_sigma_is_the_largest_singular_value(name):
 
 @pytest.mark.parametrize("train", [False, True])
 def test_gradient_goes_through_sigma_with_u_and_v_constant(train):
-  # With G the gradient at W / sigma: (G - <G, W / sigma> u v^T) / sigma.
+  # If G is the gradient at W / sigma, it is (G - <G, W / sigma> u v^T) / sigma.
   layer, variables, x, matrix = make_layer("dense")
   dy = jax.random.normal(jax.random.key(1), (2, 5))
 
@@ -149,7 +149,7 @@ def test_gradient_goes_through_sigma_with_u_and_v_constant(train):
 
 
 def test_initial_sigma_is_positive():
-  # u W v with v along W u: else an untrained network could divide by zero.
+  # v lies along W u. Otherwise an untrained network could divide by zero.
   _, variables, _, matrix = make_layer("conv3x3")
   u, v = variables["spectral"]["u"], torch_vector(variables["spectral"]["v"])
   np.testing.assert_allclose(
@@ -164,8 +164,9 @@ def test_training_must_be_able_to_store_the_vectors():
 
 
 def test_discriminator_by_hand():
-  # One block, no 3x3 convolutions: pool, 1x1, ReLU, SUM over the pixels, dense
-  # with bias; each kernel has one singular value that is not zero.
+  # The network has one block without 3x3 convolutions: pool, 1x1, ReLU, SUM
+  # over the pixels, dense with bias. Each kernel has one singular value that is
+  # not zero.
   network = discriminator.Discriminator(widths=(2,), num_downs=1)
   x = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
   variables = jax.jit(network.init)(jax.random.key(0), x)
@@ -173,7 +174,7 @@ def test_discriminator_by_hand():
   block = params["block_0"]
   block["shortcut"]["kernel"] = jnp.array([[[[3.0, -4.0]]]])  # sigma 5
   block["shortcut"]["bias"] = jnp.array([0.25, 0.5])
-  # Neither path through conv_1 reaches the output: its input is zero.
+  # Nothing of conv_1 reaches the output, because its input is zero.
   block["conv_0"]["kernel"] = variables["params"]["block_0"]["conv_0"]["kernel"]
   block["conv_0"]["bias"] = jnp.full(2, -1e3)
   block["conv_1"]["kernel"] = variables["params"]["block_0"]["conv_1"]["kernel"]

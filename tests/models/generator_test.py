@@ -53,7 +53,7 @@ def test_any_number_of_channels(channels):
 
 
 def test_dense_layer_is_laid_out_channel_major():
-  # Silence the blocks but their shortcuts: the image is the up-sampled 4x4.
+  # Only the shortcuts of the blocks are left: the image is the 4x4 up-sampled.
   network = generator.make(16, 2, channels=1, out_factor=2.0)
   z = jnp.array([[1.0, 0.0], [0.0, 1.0]])
   variables = jax.jit(network.init)(jax.random.key(0), z)
@@ -64,7 +64,8 @@ def test_dense_layer_is_laid_out_channel_major():
   params["conv"]["kernel"] = (
     params["conv"]["kernel"].at[1, 1, :, 0].set(jnp.array([1.0, 100.0]))
   )
-  # Output i of the dense layer: channel i // 16, row i // 4 % 4, column i % 4.
+  # Output i of the dense layer is channel i // 16, row i // 4 % 4 and column
+  # i % 4.
   kernel = np.zeros((2, 32), np.float32)
   kernel[0, 5] = 0.1  # channel 0, row 1, column 1
   kernel[1, 16 + 14] = 0.001  # channel 1, row 3, column 2
@@ -76,8 +77,8 @@ def test_dense_layer_is_laid_out_channel_major():
     np.unravel_index(np.argmax(image), (16, 16)) for image in images[..., 0]
   ]
   assert [(row // 4, column // 4) for row, column in peaks] == [(1, 1), (3, 2)]
-  # Bilinear up, twice, keeps 3/4 of a lone pixel at its inner pixels, along
-  # each axis; statistics (0, 1) and epsilon 1e-3 scale by 1/sqrt(1.001).
+  # Each bilinear up keeps 3/4 of a lone pixel along each axis. Statistics
+  # (0, 1) and epsilon 1e-3 scale by 1/sqrt(1.001).
   peak = 0.1 * 0.75**2 / np.sqrt(1.001)
   np.testing.assert_allclose(images[0].max(), 2 * np.tanh(peak), rtol=1e-4)
 

@@ -68,8 +68,8 @@ def test_initialisation_is_glorot_uniform_with_zero_bias():
 
 
 def test_energy_is_the_mean_over_the_last_pixels():
-  # With every block silenced but the stem's shortcut, H is by hand: pool,
-  # 1x1, pool (1x1 identity), identities, ReLU, mean, head.
+  # Only shortcuts are left. H is then pool, 1x1, pool (its 1x1 is the
+  # identity), identities, ReLU, mean, head.
   network = hat.make(16, 2)
   x = jax.random.normal(jax.random.key(1), (3, 16, 16, 1))
   params = jax.tree.map(
@@ -93,7 +93,7 @@ def test_bfloat16_keeps_energies_and_parameters_in_float32():
   energies = [jax.jit(net.apply)(variables, x) for net in (single, half)]
   assert energies[1].dtype == jnp.float32
   assert variables["params"]["head"]["kernel"].dtype == jnp.float32
-  # bfloat16 has 8 bits: errors of a few 2^-8 of the energies' scale.
+  # bfloat16 has 8 bits: the error is a few 2^-8 of the energies' scale.
   error = np.abs(energies[0] - energies[1]).max()
   assert 0 < error < 0.03 * np.abs(energies[0]).max()
 
