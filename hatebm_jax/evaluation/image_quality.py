@@ -1,11 +1,11 @@
 """Measures sets of images against reference images.
 
-A set's figures are those of metrics/, in the features of the network that
-metrics/spaces.py chooses for the run's images.
+The figures of a set are those of all metrics of sets of images in
+`hatebm_jax.metrics`, in the features of the network that
+`hatebm_jax.metrics.spaces` chooses.
 """
 
-import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,127 +14,125 @@ import numpy as np
 import tqdm
 from absl import logging
 
-import hatebm_jax
 from hatebm_jax import data, errors
+from hatebm_jax.evaluation import protocol
 from hatebm_jax.metrics import (
   batches,
-  digits_judge,
+  catalog,
+  figures,
   frechet,
-  inception,
-  inception_score,
-  kid,
-  precision_recall,
+  moments,
+  recognised_digits,
   spaces,
 )
 
-# Features kept for what needs more than moments: KID, precision and recall.
+# Number of features that are kept for metrics that need more than moments.
 _MAX_KEPT = 10_000
-_KID_SUBSET = 1_000  # images; of 100 subsets
-_NEIGHBOURS = 5  # of precision and recall
-
-
-class Features(NamedTuple):
-  """What is kept of a set of images.
-
-  Attributes:
-    moments: of all features.
-    features: of 10,000 images at most, in random order, `[n, dim]`; None: the
-      moments were read from a file.
-    logits: of all images, `[n, num_classes]`; None: not kept.
-  """
-
-  moments: frechet.Moments
-  features: np.ndarray | None = None
-  logits: np.ndarray | None = None
 
 
 class Reference(NamedTuple):
   """What images are measured against.
 
   Attributes:
-    space: the network.
-    found: features of the reference images.
-    protocol: which images these are.
+    space: Network whose features are compared.
+    found: Features of the reference images.
+    protocol: Record of which images these are.
   """
 
   space: spaces.Space
-  found: Features
+  found: figures.Reference
   protocol: dict[str, Any]
 
   def distance(self, images: np.ndarray) -> float:
-    """Frechet distance of uint8 images `[n, height, width, channels]`."""
-    found = _extract(
-      self.space, batches.split(images, self.space.batch_size), len(images)
-    )
-    return _distance(self, found)
+    """Returns the Frechet distance of uint8 images `[n, h, w, channels]`."""
+    one, other = self.found.moments, _sample(self.space, images).moments
+    return frechet.distance(*one[:2], *other[:2])
+
+
+def image_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
+  """Returns height, width and channels of the images of `config.data`."""
+  return config.image_size, config.image_size, config.channels
+
+
+def has_network(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether there is a network to measure a run's images in."""
+  source, shape = config.data.source, image_shape(config.data)
+  return spaces.exists(source, shape, config.metrics.inception)
+
+
+def choose_space(config: ml_collections.ConfigDict) -> spaces.Space:
+  """Returns the network that a run's images are measured in.
+
+  Raises:
+    ConfigError: There is none, or its weights cannot be used.
+  """
+  source, shape = config.data.source, image_shape(config.data)
+  return spaces.choose(source, shape, config.metrics.inception)
 
 
 def load_reference(
   config: ml_collections.ConfigDict, space: spaces.Space | None = None
 ) -> Reference:
-  """Measures the reference images, or reads their moments.
+  """Measures the reference images, or reads their moments from a file.
 
   Args:
-    config: its `data` and `metrics`.
-    space: `spaces.choose(config)` where that is at hand.
+    config: Config whose groups `data` and `metrics` are used.
+    space: Network that `choose_space(config)` returned; None chooses it here.
 
   Raises:
-    ConfigError: if there is no network for the images, or
+    ConfigError: There is no network for the images, or
       `config.metrics.statistics` cannot be used.
-    DataError: if the images cannot be read.
+    DataError: The images cannot be read.
   """
-  space, settings = space or spaces.choose(config), config.metrics
-  record = protocol(config) | {
+  space, settings = space or choose_space(config), config.metrics
+  record = protocol.of_data(config) | {
     "split": settings.split,
     "network": space.name,
     "network_sha256": spaces.sha256(space.weights),
-    "precision_recall_neighbours": _NEIGHBOURS,
   }
+  for metric in catalog.modules():
+    record |= getattr(metric, "PROTOCOL", {})
   if settings.statistics:
-    found = Features(frechet.load(settings.statistics, space.dim))
-    record |= {
-      "split": None,
-      "statistics": {
-        "file": pathlib.Path(settings.statistics).name,
-        "sha256": spaces.sha256(settings.statistics),
-      },
-    }
+    found = moments.load(settings.statistics, space.dim), None
+    statistics = protocol.file_record(settings.statistics)
+    record |= {"split": None, "statistics": statistics}
   else:
-    found = _of_split(config, space)
-  # A file of another tool does not say how many images it is of.
-  record["num_reference"] = found.moments.count or None
-  return Reference(space, found, record)
+    found = _features_of_split(config, space)
+  # A file of another tool does not say how many images it describes.
+  record["num_reference"] = found[0].count or None
+  judge, accuracy = _fit_judge(config.data)
+  if judge is not None:
+    record["judge_accuracy"] = accuracy
+  return Reference(space, figures.Reference(space.name, *found, judge), record)
 
 
-def protocol(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns what images are compared with, as far as the config alone says."""
-  return {
-    "data": config.data.source,
-    "split": None,
-    "num_reference": None,
-    "image_size": config.data.image_size,
-    "channels": config.data.channels,
-    "resize": "images of another size: centre square, bilinear with antialias",
-    "quantised": "uint8, after clip and round",
-    "network": None,
-    "network_sha256": None,
-    "statistics": None,
-    "hatebm_jax": hatebm_jax.__version__,
-    "jax": jax.__version__,
-    "device": jax.devices()[0].device_kind,
-  }
+def _fit_judge(config: ml_collections.ConfigDict) -> tuple[Any, float | None]:
+  """Fits a judge to the training split if its labels are known.
+
+  Returns:
+    The judge and its accuracy on the test split, or None and None.
+  """
+  labels = data.labels(config, "train")
+  if labels is None:
+    return None, None
+  train = data.load_all(data.open_split(config, "train"))
+  judge = recognised_digits.fit(train, labels)
+  held_out = data.load_all(data.open_split(config, "test"))
+  return judge, recognised_digits.accuracy(
+    judge, held_out, data.labels(config, "test")
+  )
 
 
-def _of_split(
+def _features_of_split(
   config: ml_collections.ConfigDict, space: spaces.Space
-) -> Features:
-  """Returns the features of the reference split, read in one pass."""
+) -> tuple[moments.Moments, np.ndarray]:
+  """Returns moments and features of the reference split, read in one pass."""
   source = data.open_split(config.data, config.metrics.split)
   num_images = config.metrics.num_references or source.num_images
   if not 2 <= num_images <= source.num_images:
     raise errors.ConfigError(
       f"config.metrics.num_references={num_images}: expected 2 to "
-      f"{source.num_images}, the images of {source.name}."
+      f"{source.num_images}, the number of images in {source.name}."
     )
   order = np.random.default_rng(0).permutation(source.num_images)
   chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
@@ -143,92 +141,95 @@ def _of_split(
     f"features of {source.name}",
     -(-num_images // space.batch_size),
     unit="batch",
-    delay=2,  # seconds: small sets need no bar
+    delay=2,  # seconds, so that small sets show no bar
     disable=jax.process_index() > 0,
   )
   return _extract(space, chunks, num_images)
+
+
+def _sample(space: spaces.Space, images: np.ndarray) -> figures.Sample:
+  """Returns what metrics see of a set of images."""
+  logits = []
+  chunks = batches.split(images, space.batch_size)
+  found = _extract(space, chunks, len(images), logits)
+  return figures.Sample(images, *found, np.concatenate(logits))
 
 
 def _extract(
   space: spaces.Space,
   chunks: Iterable[np.ndarray],
   num_images: int,
-  keep_logits: bool = False,
-) -> Features:
-  """Streams images through the network; see `Features`."""
+  logits: list[np.ndarray] | None = None,
+) -> tuple[moments.Moments, np.ndarray]:
+  """Streams images through the network.
+
+  Args:
+    space: Network whose features are taken.
+    chunks: Batches of the images.
+    num_images: Number of images in all batches.
+    logits: List that the logits of the batches are appended to; None drops
+      them, because those of a large reference set fill the memory.
+
+  Returns:
+    The moments of all features, and the features of at most 10,000 images in
+    random order.
+  """
   rng = np.random.default_rng(0)
   chosen = np.zeros(num_images, bool)
   chosen[rng.permutation(num_images)[:_MAX_KEPT]] = True
-  kept, all_logits = [], []
+  kept = []
 
   def parts():
     start = 0
-    for features, logits in space.stream(chunks):
+    for features, batch_logits in space.stream(chunks):
       kept.append(features[chosen[start : start + len(features)]])
-      if keep_logits:
-        all_logits.append(logits)
+      if logits is not None:
+        logits.append(batch_logits)
       start += len(features)
       yield features
 
-  moments = frechet.running(parts())
-  return Features(
-    moments,
-    rng.permutation(np.concatenate(kept)),
-    np.concatenate(all_logits) if keep_logits else None,
-  )
+  found = moments.running(parts())
+  return found, rng.permutation(np.concatenate(kept))
 
 
-def image_sets(
+def measure_sets(
   config: ml_collections.ConfigDict,
   sets: Mapping[str, Sequence[np.ndarray]],
   reference: Reference | None = None,
 ) -> dict[str, Any]:
-  """Measures sets of images, and the held-out images beside them.
+  """Measures sets of images, and the held-out images as one more set.
 
   Args:
-    config: of the data.
-    sets: by name, its repeats: uint8 `[n, height, width, channels]` each.
-    reference: from `load_reference(config)`; None: made here.
+    config: Config whose groups `data` and `metrics` are used.
+    sets: Sets by name. A set is a sequence of repeats, each of them uint8
+      `[n, height, width, channels]`.
+    reference: Reference that `load_reference(config)` returned; None measures
+      it here.
 
   Returns:
-    `protocol` of the reference, and the figures of all `sets`, with mean,
-    standard deviation (n - 1; None of a single one) and values over the
-    repeats; `held_out` added where the data have a test split. Distances of few
-    images are biased upwards: compare sets of one size.
+    A dictionary of `protocol`, the protocol of the reference, and `sets`. An
+    entry of `sets` holds `num_images` and, for each figure, its mean, standard
+    deviation (with n - 1; None for a single repeat) and values over the
+    repeats. The set `held_out` is there if the data have a test split. Frechet
+    distances of few images are biased upwards, so only sets of one size should
+    be compared.
   """
   reference = reference or load_reference(config)
-  functions = [lambda images: _figures(reference, images)]
-  record = reference.protocol
-  if config.data.source == "digits":
-    train = data.load_all(data.open_split(config.data, "train"))
-    judge = digits_judge.fit(train, data.digits_labels("train"))
-    functions.append(
-      lambda images: digits_judge.verdict(judge, images)._asdict()
-    )
-    held_out = data.load_all(data.open_split(config.data, "test"))
-    accuracy = digits_judge.accuracy(
-      judge, held_out, data.digits_labels("test")
-    )
-    record = record | {"judge_accuracy": accuracy}
+  sets = dict(sets) | _held_out(config)
   measured = {
     name: {
       "num_images": len(repeats[0]),
-      **_over_repeats(repeats, functions),
+      **_over_repeats([_figures(reference, images) for images in repeats]),
     }
-    for name, repeats in (dict(sets) | _held_out(config)).items()
+    for name, repeats in sets.items()
   }
-  return {"protocol": record, "sets": measured}
+  return {"protocol": reference.protocol, "sets": measured}
 
 
 def _over_repeats(
-  repeats: Sequence[np.ndarray],
-  functions: Sequence[Callable[[np.ndarray], dict[str, float]]],
+  rows: Sequence[Mapping[str, float]],
 ) -> dict[str, dict[str, Any]]:
-  """Returns mean, spread and values of the figures of each repeat."""
-  rows = [
-    {name: v for function in functions for name, v in function(images).items()}
-    for images in repeats
-  ]
+  """Returns mean, spread and values of each figure over the repeats."""
   result = {}
   for name in rows[0]:
     values = [row[name] for row in rows]
@@ -242,38 +243,20 @@ def _over_repeats(
 
 
 def _figures(reference: Reference, images: np.ndarray) -> dict[str, float]:
-  """Returns what one set of images gets in the reference's space."""
-  # KID and the Inception Score are so called in this one space.
-  is_inception = reference.space.name == inception.NAME
-  chunks = batches.split(images, reference.space.batch_size)
-  found = _extract(reference.space, chunks, len(images), is_inception)
-  result = {"frechet_distance": _distance(reference, found)}
-  if is_inception and len(images) >= inception_score.NUM_SPLITS:
-    result["inception_score"] = inception_score.score(found.logits).mean
-  if reference.found.features is None:
-    return result
-  both = reference.found.features, found.features
-  smaller = min(map(len, both))
-  if is_inception:
-    size = min(_KID_SUBSET, smaller)
-    result["kid"] = kid.distance(*both, subset_size=size).mean
-  if smaller > _NEIGHBOURS:
-    # Recall and density depend on how many images either set has.
-    equal = (features[:smaller] for features in both)
-    result |= precision_recall.measure(*equal, _NEIGHBOURS)._asdict()
+  """Returns the figures of all metrics for one set of images."""
+  sample = _sample(reference.space, images)
+  result = {}
+  for metric in catalog.modules():
+    result |= metric.figures(sample, reference.found)
   return result
-
-
-def _distance(reference: Reference, found: Features) -> float:
-  return frechet.distance(*reference.found.moments[:2], *found.moments[:2])
 
 
 def _held_out(
   config: ml_collections.ConfigDict,
 ) -> dict[str, list[np.ndarray]]:
-  """Returns images of the test split; nothing, if there is none."""
+  """Returns images of the test split; nothing if there is none."""
   try:
     return {"held_out": [data.load_images(config.data, "test", _MAX_KEPT)]}
   except data.DataError as error:
-    logging.warning("No held-out images to compare with: %s", error)
+    logging.warning("There are no held-out images to compare with: %s", error)
     return {}

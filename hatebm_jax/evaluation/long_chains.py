@@ -1,12 +1,12 @@
-"""Long-run chains of a trained run: do they stay, do they mix, do they copy?
+"""Runs long chains of a trained run and measures how they behave.
 
-A hat that was trained with short chains promises nothing about longer ones:
-their images may over-saturate (Nijkamp et al., AAAI 2020) or stand still. Here
-chains run `config.chains.multiple` times as long as those that trained the hat.
+A hat that was trained with short chains promises nothing about longer ones.
+Their images may over-saturate (Nijkamp et al., AAAI 2020), or the chains may
+stand still. Here chains run `config.chains.multiple` times as long as the
+chains that trained the hat.
 """
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from matplotlib.backends import backend_agg
-from matplotlib.figure import Figure
 
 from hatebm_jax import chains as chains_lib
 from hatebm_jax import config as config_lib
@@ -29,22 +27,29 @@ from hatebm_jax import (
   sharding,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.evaluation import out_of_distribution as detect
+from hatebm_jax.evaluation import energies as energies_lib
+from hatebm_jax.evaluation import plots
 from hatebm_jax.metrics import chains as chain_metrics
 
-_ENERGY_FRAMES = 200  # at most, besides the start
-_IMAGE_FRAMES = 9
-_DATA_IMAGES = 1_000  # whose mean energy is that of the data
-_ROWS = 8  # chains in a picture
-_NEIGHBOURS = 3  # training images beside a sample
+_ENERGY_FRAMES = 200  # Largest number of frames besides the start.
+_IMAGE_FRAMES = 9  # Number of frames whose images are kept.
+_DATA_IMAGES = 1_000  # Number of images that give the mean energy of the data.
+_ROWS = 8  # Number of chains in a picture.
+_NEIGHBOURS = 3  # Number of training images beside a sample.
 
 
 class _Frame(NamedTuple):
-  """Chains at one Langevin step; leading axis: chains."""
+  """Chains at one Langevin step; the leading axis is the chain.
 
-  energy: jax.Array  # H(G(z) + y)
-  saturation: jax.Array  # share of pixels outside [-1, 1]
-  images: jax.Array  # uint8
+  Attributes:
+    energy: Energies H(G(z) + y), `[chains]`.
+    saturation: Shares of pixels outside [-1, 1], `[chains]`.
+    images: Images, uint8 `[chains, height, width, channels]`.
+  """
+
+  energy: jax.Array
+  saturation: jax.Array
+  images: jax.Array
 
 
 class _Run(NamedTuple):
@@ -52,13 +57,13 @@ class _Run(NamedTuple):
 
   Attributes:
     steps: Langevin steps of all frames, `[frames]`.
-    energies: `[frames, chains]`, float64.
-    marks: which frames the images are of, `[marks]`.
-    images: uint8 `[marks, chains, height, width, channels]`.
-    saturation: `[marks, chains]`.
-    drift_norms: of y and z, means over steps and chains.
-    trained: the frame that the training chains' length comes nearest to; it is
-      one of `marks`.
+    energies: Energies of the chains, float64 `[frames, chains]`.
+    marks: Indices of the frames whose images are kept, `[marks]`.
+    images: Images, uint8 `[marks, chains, height, width, channels]`.
+    saturation: Shares of pixels outside [-1, 1], `[marks, chains]`.
+    drift_norms: Norms of the drift of y and of z, means over steps and chains.
+    trained: Index of the frame that is nearest to the length of the training
+      chains. It is one of `marks`.
   """
 
   steps: np.ndarray
@@ -75,38 +80,43 @@ def measure(
   reference_images: np.ndarray,
   distance: Callable[[np.ndarray], float] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Runs parallel chains from fresh starts and looks at them.
+  """Runs parallel chains from fresh starts and measures them.
 
-  Chain i starts as the i-th sample of `sample.draw` does and draws the same
-  noise, under the settings of evaluation. "Samples" are the chains at the
-  frame next to the training chains' length, `config.langevin.num_steps`.
+  Chain i starts like sample i of `sample.draw` and gets the same noise, with
+  the Langevin settings of evaluation. "Samples" are the chains at the frame
+  that is nearest to `config.langevin.num_steps`, the length of the training
+  chains.
 
   Args:
-    restored: of a run with a hat, from `sample.restore`.
-    reference_images: training images, uint8
-      `[n, height, width, channels]`.
-    distance: Frechet distance of uint8 images to the training data; None: not
-      measured.
+    restored: Run that has a hat.
+    reference_images: Training images, uint8 `[n, height, width, channels]`.
+    distance: Function that returns the Frechet distance of uint8 images to the
+      training data; None does not measure it.
 
   Returns:
-    The figures, ready for JSON: None stands for what is not finite or cannot be
-    had.
-    - `ess`, `r_hat`, `stuck`: of the second half of the frames, see
-      `metrics.chains.mixing`. Where R-hat is far above 1, do not trust `ess`.
-    - `energy_gap`: mean H(reference images) - mean H(samples); of up to 1,000
-      reference images, evenly spaced.
-    - `drift_norm_y`, `drift_norm_z`: L2 norms an image (a latent), means over
-      all steps and chains, with the chains that fill up the devices.
-    - `curve`: Langevin step, mean energy, Frechet distance and share of pixels
-      outside [-1, 1] at some frames. The distance is of no more images than
-      there are chains, so it is biased upwards: compare it along the curve.
+    The group `chains` of evaluation.json, and pictures by name.
 
-    And pictures by name, uint8 `[height, width, channels]`: `chains` (curves),
-    `long_run` (a row a chain, a column an entry of `curve`), `nearest` (samples
-    and, beside each, its nearest training images, nearest first).
+    A figure is None if it is not finite or cannot be measured. The figures are
+    those of `metrics.chains.FIGURES` and a curve:
+
+    - `ess`, `r_hat`, `stuck`: Mixing in the second half of the frames, see
+      `metrics.chains.mixing`. If R-hat is far above 1, `ess` cannot be trusted.
+    - `energy_gap`: Mean H(reference images) - mean H(samples), from at most
+      1,000 reference images that are evenly spaced.
+    - `drift_norm_y`, `drift_norm_z`: L2 norm of the drift of an image and of a
+      latent. They are means over all steps and chains, including the chains
+      that only fill up the devices.
+    - `curve`: Langevin step, mean energy, Frechet distance and share of pixels
+      outside [-1, 1] at some frames. The distance is biased upwards because the
+      chains are few. It can be compared along the curve.
+
+    The pictures are uint8 `[height, width, channels]`: `chains` shows curves,
+    `long_run` has a row for each chain and a column for each point of `curve`,
+    and `nearest` has a sample and its nearest training images in each row, the
+    nearest first.
 
   Raises:
-    ConfigError: if the config asks for no chains.
+    ConfigError: The config asks for no chains.
   """
   config = restored.config
   _check(config.chains)
@@ -125,7 +135,7 @@ def measure(
     "curve": _curve(run, distance),
   }
   pictures = {
-    "chains": plot(
+    "chains": plots.chains(
       run.steps,
       run.energies,
       data_energy,
@@ -142,25 +152,25 @@ def _check(chains: Any) -> None:
   config_lib.check_group(chains, "chains")
   if chains.num_chains < 1:
     raise errors.ConfigError(
-      f"config.chains.num_chains={chains.num_chains!r}: expected 1 or more, to "
-      "run chains. Set it with --config.chains.num_chains=VALUE."
+      f"config.chains.num_chains={chains.num_chains!r}: expected 1 or more "
+      "chains to run. Set it with --config.chains.num_chains=VALUE."
     )
 
 
 def _plain(value: Any) -> float | None:
-  """A Python number, or None where JSON has none."""
+  """Returns a Python number, or None if JSON cannot hold the value."""
   return float(value) if np.isfinite(value) else None
 
 
 def _curve(
   run: _Run, distance: Callable[[np.ndarray], float] | None
 ) -> list[dict[str, Any]]:
-  """Describes the chains at the frames that have images."""
+  """Describes the chains at the frames whose images are kept."""
   curve = []
   for i, mark in enumerate(run.marks):
     energies = run.energies[mark]
-    # An image that is not a number has no energy, but would have a distance:
-    # it is black in uint8.
+    # An image that is not a number has no energy. It would have a distance,
+    # because it is black in uint8.
     has_distance = (
       distance and len(energies) > 1 and np.isfinite(energies).all()
     )
@@ -178,17 +188,18 @@ def _curve(
 
 
 def frame_steps(num_steps: int) -> np.ndarray:
-  """Returns the Langevin steps of frames: even, but for the last one's."""
+  """Returns the Langevin steps of frames, evenly spaced up to the last one."""
   every = -(-num_steps // _ENERGY_FRAMES)
   return np.append(np.arange(0, num_steps, every), num_steps)
 
 
 def image_frames(num_frames: int, trained: int) -> np.ndarray:
-  """Returns the frames whose images are kept: about 9, log-spaced.
+  """Returns the frames whose images are kept, about 9 with log spacing.
 
   Args:
-    num_frames: of the run, 2 or more.
-    trained: a frame, not the first, that the one next to it gives way to.
+    num_frames: Number of frames, 2 or more.
+    trained: Index of a frame after the first. It replaces the chosen frame that
+      is nearest to it.
   """
   marks = np.geomspace(1, num_frames - 1, _IMAGE_FRAMES - 1).round().astype(int)
   marks[np.abs(np.log(marks / trained)).argmin()] = trained
@@ -196,11 +207,11 @@ def image_frames(num_frames: int, trained: int) -> np.ndarray:
 
 
 def _run(restored: sample.Restored) -> _Run:
-  """Runs the chains, `config.sample.batch_size` at a time."""
+  """Runs the chains in batches of `config.sample.batch_size`."""
   config, devices = restored.config, restored.mesh.size
   num_chains = config.chains.num_chains
   steps = frame_steps(config.chains.multiple * config.langevin.num_steps)
-  # The first frame is the start; a chain of training has taken a step.
+  # The first frame is the start, and a training chain takes at least one step.
   trained = 1 + int(np.abs(steps[1:] - config.langevin.num_steps).argmin())
   marks = image_frames(len(steps), trained)
   size = -(-min(num_chains, config.sample.batch_size) // devices) * devices
@@ -210,7 +221,7 @@ def _run(restored: sample.Restored) -> _Run:
     total=len(starts) * int(steps[-1]),
     desc="long-run chains",
     unit="step",
-    delay=2,  # seconds: short ones need no bar
+    delay=2,  # seconds, so that short chains show no bar
     disable=jax.process_index() > 0,
   )
   with progress:
@@ -229,11 +240,11 @@ def _run(restored: sample.Restored) -> _Run:
 
 
 def _run_batch(restored, compiled, indices, steps, marks, progress):
-  """Runs the chains of some indices.
+  """Runs the chains with the given indices.
 
   Returns:
-    Energies of all frames `[frames, batch]`, saturation and images of those
-    that are marked, and drift norms `[2]`.
+    Energies of all frames `[frames, batch]`, saturation and images of the
+    marked frames, and drift norms `[2]`.
   """
   start, advance = compiled
   rng = rng_lib.stream(jax.random.key(restored.config.seed), "sample")
@@ -258,21 +269,21 @@ def _run_batch(restored, compiled, indices, steps, marks, progress):
 def _look(
   model: networks.Networks, variables: Any, state: langevin.State
 ) -> _Frame:
-  """Returns what there is to see of chains in a state."""
+  """Measures chains in a state."""
   hat_fn, generator_fn = chains_lib.bind(model, variables)
   x = generator_fn(state.z) + state.y
-  # Written so that what is not a number lies outside.
+  # Values that are not numbers count as outside.
   saturation = 1 - (jnp.abs(x) <= 1).mean((1, 2, 3))
   return _Frame(hat_fn(x), saturation, pixels.to_uint8(x))
 
 
 def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
-  """Compiles the start of chains, and a piece of them.
+  """Compiles the start of chains and a piece of chains.
 
   Returns:
-    start: `(variables, rngs) -> (state, frame)`.
-    advance: `(variables, rngs, state, first_step, num_steps) -> (state, frame,
-      drift norms [devices, 2])`.
+    Two functions: `(variables, rngs) -> (state, frame)`, and `(variables, rngs,
+    state, first_step, num_steps) -> (state, frame, drift_norms)`, where
+    `drift_norms` is `[devices, 2]`.
   """
   model = restored.networks
   plan = chains_lib.evaluation_plan(restored.config)
@@ -301,90 +312,18 @@ def _compile(restored: sample.Restored) -> tuple[Callable, Callable]:
 
 
 def _data_energy(restored: sample.Restored, reference: np.ndarray) -> float:
-  """Mean H of reference images; of many, of some of them."""
+  """Returns the mean energy of reference images, of 1,000 if there are more."""
   num = min(len(reference), _DATA_IMAGES)
   chosen = np.linspace(0, len(reference) - 1, num).round().astype(int)
-  found = detect.energy(restored, reference[chosen])
+  found = energies_lib.compute(restored, reference[chosen])
   return float(found.mean(dtype=np.float64))
 
 
 def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:
-  """Shows samples and their nearest references: a row a sample."""
+  """Shows samples and their nearest references, a row for each sample."""
   mark = int(np.flatnonzero(run.marks == run.trained)[0])
   samples = run.images[mark, :_ROWS]
   count = min(_NEIGHBOURS, len(reference))
   found = chain_metrics.nearest(samples, reference, count)
   columns = [samples, *reference[found.indices.T]]
   return images.film_strip(np.stack(columns))
-
-
-def plot(
-  steps: np.ndarray,
-  energies: np.ndarray,
-  data_energy: float,
-  training_steps: int,
-  curve: list[dict[str, Any]],
-) -> np.ndarray:
-  """Draws the energies of chains and, where there are any, Frechet distances.
-
-  Args:
-    steps: Langevin steps, `[frames]`, the first 0.
-    energies: `[frames, chains]`; what is not finite is left out.
-    data_energy: mean energy of the data, a horizontal line.
-    training_steps: length of the chains of training, a vertical line.
-    curve: of `measure`.
-
-  Returns:
-    uint8 `[height, width, 3]`.
-  """
-  distances = [
-    (point["step"], point["frechet_distance"])
-    for point in curve
-    if point["frechet_distance"] is not None
-  ]
-  panels = 2 if distances else 1
-  figure = Figure(figsize=(8, 3.2 * panels), layout="constrained")
-  canvas = backend_agg.FigureCanvasAgg(figure)
-  axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
-  shown = np.where(np.isfinite(energies), energies, np.nan)
-  axes[0].plot(steps, shown, linewidth=0.7, alpha=0.7)
-  if np.isfinite(data_energy):
-    axes[0].axhline(data_energy, color="black", label="data, mean")
-  axes[0].set_ylabel("energy H of each chain")
-  if distances:
-    axes[1].plot(*zip(*distances, strict=True), "o-", color="tab:blue")
-    axes[1].set_ylabel("Fréchet distance")
-  for ax in axes:
-    ax.axvline(
-      training_steps, color="black", linestyle="--", label="training length"
-    )
-    ax.grid(alpha=0.3)
-  axes[0].legend(fontsize=8)
-  # Logarithmic but for the first frames, so that it has a place for step 0.
-  axes[-1].set_xscale("symlog", linthresh=int(steps[1]))
-  axes[-1].set_xlim(0, steps[-1])
-  axes[-1].set_xlabel("Langevin step")
-  canvas.draw()
-  return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def table(found: dict[str, Any]) -> list[str]:
-  """Lays out the figures that `measure` returns, for people."""
-  shown = lambda value: "none" if value is None else f"{value:.3g}"
-  return [
-    f"{found['num_chains']} chains of {found['num_steps']} Langevin steps "
-    f"({found['training_steps']} in training): effective sample size "
-    f"{shown(found['ess'])}, R-hat {shown(found['r_hat'])}, "
-    f"{found['stuck']} stuck, energy gap {shown(found['energy_gap'])}"
-  ]
-
-
-def write(path: pathlib.Path, pictures: dict[str, np.ndarray]) -> None:
-  """Writes the pictures of `measure` as evaluation_NAME.png.
-
-  Args:
-    path: the workdir.
-    pictures: uint8 `[height, width, channels]`, by name.
-  """
-  for name, picture in pictures.items():
-    images.write_png(path / f"evaluation_{name}.png", picture)

@@ -1,29 +1,24 @@
 """Detects out-of-distribution (OOD) images by the energy of a trained hat."""
 
-import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
-from matplotlib import figure
 
-from hatebm_jax import data, errors, pixels, sample
-from hatebm_jax.metrics import batches, ood
-
-HISTOGRAM = "evaluation_ood.png"
-_BATCH_SIZE = 250
-_BINS = 60
+from hatebm_jax import data, errors, sample
+from hatebm_jax.evaluation import energies, plots
+from hatebm_jax.metrics import ood
 
 
 class Pair(NamedTuple):
-  """Two sets of images of equal treatment.
+  """Two sets of images that were treated alike.
 
   Attributes:
-    images_in: uint8 `[n, height, width, channels]`.
-    images_out: uint8 `[m, height, width, channels]`.
-    names: of the two.
-    resized_to: pixels; the lower resolution of the two, or that of the hat.
+    images_in: In-distribution images, uint8 `[n, height, width, channels]`.
+    images_out: OOD images, uint8 `[m, height, width, channels]`.
+    names: Names of the two sets.
+    resized_to: Size that both were brought to first, in pixels. It is the
+      lowest of the two resolutions and the size of the hat's images.
   """
 
   images_in: np.ndarray
@@ -32,45 +27,47 @@ class Pair(NamedTuple):
   resized_to: int
 
 
-def measure(restored: sample.Restored, path: pathlib.Path) -> dict[str, Any]:
+def measure(
+  restored: sample.Restored,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Measures how well the energy tells `config.ood.sets` from the test split.
 
-  The score is H(x): low in the distribution. Both sets are brought to the lower
-  resolution of the two first: resizing one side alone would be what is
-  detected.
+  The score is H(x), which is low in the distribution. Both sets are first
+  brought to the lower resolution of the two. If one side alone were resized,
+  the resize would be detected.
 
   Args:
-    restored: a run with a hat.
-    path: the workdir; a plot of the energies is written into it.
+    restored: Run that has a hat.
 
   Returns:
-    `ood` of evaluation.json.
+    The group `ood` of evaluation.json, and the picture `ood`: histograms of the
+    energies, uint8 `[height, width, 3]`.
 
   Raises:
-    ConfigError: if a setting cannot be used.
-    DataError: if a set cannot be read.
+    ConfigError: A field of `config.ood` cannot be used.
+    DataError: A set cannot be read.
   """
   settings = restored.config.ood
   _check(settings)
-  sets, energies = {}, {}
+  sets, scores_of = {}, {}
   for source in settings.sets:
     pair = load_pair(restored.config, source)
-    scores = [energy(restored, x) for x in (pair.images_in, pair.images_out)]
+    images = pair.images_in, pair.images_out
+    scores = [energies.compute(restored, x) for x in images]
     rest = settings.bootstraps, restored.config.seed
     found = ood.record(ood.detection(*scores, *rest))
-    energies[pair.names[1]] = scores
+    scores_of[pair.names[1]] = scores
     sets[pair.names[1]] = {
       "num_in": len(pair.images_in),
       "num_out": len(pair.images_out),
       "resized_to": pair.resized_to,
       "scores": {
         "energy": {"higher_is_out": True, **found},
-        **ood.baselines(pair.images_in, pair.images_out, *rest),
+        **ood.baselines(*images, *rest),
       },
     }
-  if jax.process_index() == 0:
-    plot(energies, path / HISTOGRAM)
-  return {"in_distribution": pair.names[0], "sets": sets}
+  figures = {"in_distribution": pair.names[0], "sets": sets}
+  return figures, {"ood": plots.histograms(scores_of)}
 
 
 def _check(settings: ml_collections.ConfigDict) -> None:
@@ -85,9 +82,9 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
   """Reads in-distribution test images and OOD images, treated alike.
 
   Args:
-    config: of the run.
-    source: of the OOD images, as in `config.data.source`; their test split, or
-      all of them where they have none.
+    config: Config of the run.
+    source: Source of the OOD images, written as `config.data.source` is. Its
+      test split is used, or all of its images if it has no test split.
   """
   inside, outside = (config.data.copy_and_resolve_references() for _ in "io")
   outside.source = source
@@ -105,57 +102,9 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
 
 
 def _split(settings: ml_collections.ConfigDict) -> str:
-  """Returns `test`, or `train` where a source has no other images."""
+  """Returns `test`, or `train` if the source has no test images."""
   try:
     data.native_size(settings, "test")
   except data.DataError:
     return "train"
   return "test"
-
-
-def energy(restored: sample.Restored, shown: np.ndarray) -> np.ndarray:
-  """Returns H, float32 `[n]`, of uint8 images, computed over all devices."""
-  hat, (variables, _) = restored.networks.hat, restored.variables
-  call = jax.jit(lambda v, x: hat.apply(v, pixels.to_float(x)))
-  return batches.apply(
-    lambda x: call(variables, x), shown, _BATCH_SIZE, restored.mesh
-  )
-
-
-def plot(energies: dict[str, list[np.ndarray]], file: pathlib.Path) -> None:
-  """Draws histograms of the energies, a panel an OOD set.
-
-  Args:
-    energies: by the name of the OOD set, those of both sets.
-    file: PNG to write.
-  """
-  picture = figure.Figure(figsize=(6, 3 * len(energies)), layout="constrained")
-  axes = picture.subplots(len(energies), squeeze=False)[:, 0]
-  for ax, (name, (inside, outside)) in zip(axes, energies.items(), strict=True):
-    both = np.concatenate([inside, outside])
-    bins = np.linspace(*np.quantile(both, (0.001, 0.999)), _BINS)
-    for values, label in ((inside, "in-distribution"), (outside, name)):
-      ax.hist(values, bins, density=True, alpha=0.6, label=label)
-    ax.set_xlabel("energy H(x)")
-    ax.set_yticks([])
-    ax.legend(fontsize=8)
-  picture.savefig(file, dpi=100)
-
-
-def table(found: dict[str, Any]) -> list[str]:
-  """Lays out what `measure` returns, for people."""
-  names = {"energy": "energy", **{name: name for name in ood.BASELINES}}
-  lines = [
-    f"AUROC of {found['in_distribution']} against (95 % interval); trivial "
-    "scores in their better direction:"
-  ]
-  for name, one in found["sets"].items():
-    cells = []
-    for key in names:
-      auroc = one["scores"][key]["auroc"]
-      cell = f"{key.replace('_', ' ')} {auroc['value']:.3f}"
-      if key == "energy":
-        cell += f" ({auroc['low']:.3f} to {auroc['high']:.3f})"
-      cells.append(cell)
-    lines.append(f"  {name} ({one['resized_to']} pixels): " + ", ".join(cells))
-  return lines

@@ -1,4 +1,4 @@
-"""Images through a network, so many at a time, over all devices."""
+"""Applies a network to batches of images on all devices."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,17 +17,18 @@ def stream(
   batch_size: int,
   mesh: Mesh | None = None,
 ) -> Iterator[Any]:
-  """Yields what a network makes of batches of images.
+  """Yields the outputs of a network for batches of images.
 
   Each batch is split over all devices of all processes.
 
   Args:
-    function: jitted, of a batch of images `[batch, ...]`, to a pytree of arrays
-      `[batch, ...]`. It always sees `batch_size` images, rounded up to a
-      multiple of the devices: a smaller batch is filled up.
-    batches: arrays `[n, ...]`, n <= `batch_size`, the same on every process.
-    batch_size: images at a time.
-    mesh: of the devices; None: of all.
+    function: Jitted function from a batch of images `[batch, ...]` to a pytree
+      of arrays `[batch, ...]`. It always gets `batch_size` images, rounded up
+      to a multiple of the devices; smaller batches are padded.
+    batches: Arrays `[n, ...]`, n <= `batch_size`. They are the same on every
+      process.
+    batch_size: Number of images in a batch.
+    mesh: Mesh of the devices; None stands for all devices.
 
   Returns:
     An iterator of pytrees of NumPy arrays `[n, ...]`.
@@ -56,13 +57,13 @@ def apply(
   batch_size: int,
   mesh: Mesh | None = None,
 ) -> Any:
-  """Returns a pytree of NumPy arrays `[n, ...]` of images `[n, ...]`.
+  """Returns the outputs of a network for all images, `[n, ...]`.
 
   Args:
-    function: as in `stream`.
-    images: all of them.
-    batch_size: images at a time, at most.
-    mesh: as in `stream`.
+    function: Jitted function of a batch of images; see `stream`.
+    images: All images `[n, ...]`.
+    batch_size: Largest number of images in a batch.
+    mesh: Mesh of the devices; None stands for all devices.
   """
   batch_size = min(batch_size, len(images))
   parts = split(images, batch_size)

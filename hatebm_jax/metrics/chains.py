@@ -1,4 +1,4 @@
-"""Do chains mix, and are their ends copies? NumPy in, numbers out."""
+"""Measures whether chains mix, and whether their ends copy training images."""
 
 from typing import NamedTuple
 
@@ -6,28 +6,44 @@ import numpy as np
 from arviz_stats.base import array_stats
 from sklearn import neighbors
 
-# Below these a figure would not depend on the energies: of fewer frames the sum
-# of autocorrelations is cut off before its first term, and the effective sample
-# size is the largest that there can be.
+from hatebm_jax.metrics.figures import Figure
+
+# These are the figures of `chains` in evaluation.json, apart from its curve.
+FIGURES = (
+  Figure("num_chains", "chains"),
+  Figure("num_steps", "Langevin steps of each"),
+  Figure("training_steps", "Langevin steps in training"),
+  Figure("ess", "effective sample size of the energy, second half"),
+  Figure("r_hat", "R-hat of the energy, second half; 1 at best"),
+  Figure("stuck", "chains that do not move"),
+  Figure("energy_gap", "H(data) - H(samples)"),
+  Figure("drift_norm_y", "drift of y, L2 norm a step"),
+  Figure("drift_norm_z", "drift of z, L2 norm a step"),
+)
+
+# With fewer frames a figure would not depend on the energies: the sum of
+# autocorrelations would be cut off before its first term, and the effective
+# sample size would be the largest possible one.
 _ESS_FRAMES = 10
 _R_HAT_FRAMES = 4
-# A stuck chain's variance, over that of the median chain that moves.
+# A chain is stuck if its variance, divided by that of the median chain that
+# moves, is below this.
 _STUCK = 1e-4
-# Energies come in float32: a chain's smaller deviations from its mean, relative
-# to the energy, are rounding.
+# Energies are float32. A chain's deviations from its mean that are smaller than
+# this, relative to the energy, are rounding.
 _ROUNDING = 4 * np.finfo(np.float32).eps
 
 
 class Mixing(NamedTuple):
-  """How parallel chains mix, seen by one number of theirs: the energy.
+  """How parallel chains mix, judged by their energies.
 
   Attributes:
-    ess: effective sample size of the bulk of all chains together: as many
-      independent energies say as much about their mean. In frames, not in
-      Langevin steps; chains that alternate may exceed the number of frames.
-    r_hat: rank-normalised split R-hat, 1 at best; chains that agree stay below
-      1.01.
-    stuck: chains that do not move.
+    ess: Effective sample size of the bulk of all chains together. This many
+      independent energies say as much about their mean. It counts frames, not
+      Langevin steps. It may exceed the number of frames if chains alternate.
+    r_hat: Rank-normalised split R-hat. It is 1 at best, and below 1.01 for
+      chains that agree.
+    stuck: Number of chains that do not move.
   """
 
   ess: float | None
@@ -36,11 +52,11 @@ class Mixing(NamedTuple):
 
 
 class Nearest(NamedTuple):
-  """Nearest neighbours of n images, nearest first.
+  """Nearest neighbours of n images, the nearest first.
 
   Attributes:
-    indices: among the references, `[n, count]`.
-    distances: root mean square over pixels and channels, in grey levels of
+    indices: Indices of the references, `[n, count]`.
+    distances: Root mean square over pixels and channels, in grey levels of
       [0, 255], `[n, count]`.
   """
 
@@ -51,31 +67,31 @@ class Nearest(NamedTuple):
 def mixing(energies: np.ndarray) -> Mixing:
   """Measures the mixing of parallel chains.
 
-  The effective sample size is that of Geyer's initial monotone sequence (Geyer,
-  Statistical Science 1992) over split chains; it and R-hat are those of
-  rank-normalised values (Vehtari et al., Bayesian Analysis 2021), as computed
-  by ArviZ.
+  The effective sample size uses Geyer's initial monotone sequence (Geyer,
+  Statistical Science 1992) over split chains. The effective sample size and
+  R-hat are those of rank-normalised values (Vehtari et al., Bayesian Analysis
+  2021). ArviZ computes them.
 
-  Both are None, and not a flattering number, where
-  - chains are stuck: chains that all stand at one value have an R-hat of 0/0
-    and, by convention, as many independent frames as there are frames;
-  - an energy is not finite;
-  - there are fewer than 10 frames for the effective sample size; fewer than 4,
-    or a single chain, for R-hat.
+  Both are None in these cases, where they would be too good or undefined:
 
-  A chain is stuck where its energy varies by no more than rounding, or its
-  variance is below 1e-4 of that of the median chain that moves more than
-  that. It is held against the chains' own variances and not against that of all
-  energies together: chains that move, but each at a level of its own, are not
-  stuck, and R-hat says what they are. Chains with energies that are not finite
-  are not counted.
+  - Chains are stuck. If all chains stand at one value, R-hat is 0/0, and by
+    convention all frames count as independent.
+  - An energy is not finite.
+  - There are too few frames: fewer than 10 for the effective sample size, fewer
+    than 4 for R-hat. R-hat also needs two chains.
+
+  A chain is stuck if its energy varies by no more than rounding, or if its
+  variance is below 1e-4 of the variance of the median chain that moves. The
+  variances of single chains are compared, not the variance of all energies
+  together: chains that move at different levels are not stuck, and R-hat shows
+  that they disagree. Chains whose energies are not finite are not counted.
 
   Args:
-    energies: `[chains, frames]`, frames evenly spaced, from which the start
-      (burn-in) has been cut.
+    energies: Energies `[chains, frames]`. The frames are evenly spaced, and the
+      start (burn-in) has been cut.
 
   Raises:
-    ValueError: for another shape, or no energies.
+    ValueError: The energies have another shape, or there are none.
   """
   energies = np.asarray(energies, np.float64)
   if energies.ndim != 2 or not energies.size:
@@ -90,17 +106,17 @@ def mixing(energies: np.ndarray) -> Mixing:
   if num_frames >= _ESS_FRAMES:
     ess = _finite(array_stats.ess(energies, method="bulk"))
   if num_frames >= _R_HAT_FRAMES and num_chains > 1:
-    # Chains that stand still for just half of the time divide by zero.
+    # Chains that stand still for half of the time lead to a division by zero.
     with np.errstate(divide="ignore", invalid="ignore"):
       r_hat = _finite(array_stats.rhat(energies, method="rank"))
   return Mixing(ess, r_hat, stuck)
 
 
 def _count_stuck(energies: np.ndarray) -> int:
-  """Counts the chains `[chains, frames]` that do not move."""
+  """Returns the number of chains `[chains, frames]` that do not move."""
   energies = energies[np.isfinite(energies).all(1)]
   if energies.shape[1] < 2 or not len(energies):
-    return 0  # Of a single frame nobody can tell.
+    return 0  # A single frame does not show whether a chain moves.
   spread = energies.std(1)
   still = spread <= _ROUNDING * np.abs(energies).max(1)
   if still.all():
@@ -119,17 +135,18 @@ def nearest(
   count: int = 1,
   batch_size: int = 1_000,
 ) -> Nearest:
-  """Finds the nearest references of samples, by the L2 distance of pixels.
+  """Finds the references nearest to samples by the L2 distance of pixels.
 
   Args:
-    samples: uint8 `[n, height, width, channels]`.
-    references: uint8 `[m, height, width, channels]`, such as all training
-      images.
-    count: of neighbours a sample.
-    batch_size: references that are in memory as float32 at a time.
+    samples: Samples, uint8 `[n, height, width, channels]`.
+    references: References such as all training images, uint8
+      `[m, height, width, channels]`.
+    count: Number of neighbours of each sample.
+    batch_size: Number of references that are in memory as float32 at a time.
 
   Raises:
-    ValueError: if shapes do not fit, or `count` references are not there.
+    ValueError: The shapes do not fit, or there are fewer than `count`
+      references.
   """
   if samples.shape[1:] != references.shape[1:]:
     raise ValueError(
@@ -138,8 +155,8 @@ def nearest(
     )
   if not 0 < count <= len(references):
     raise ValueError(
-      f"count={count}: expected 1 or more, and at most the number of "
-      f"references, {len(references)}."
+      f"count={count}: expected 1 to {len(references)}, the number of "
+      "references."
     )
   rows = lambda images: images.reshape(len(images), -1).astype(np.float32)
   queries = rows(samples)

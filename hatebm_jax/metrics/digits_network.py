@@ -1,7 +1,8 @@
-"""A small classifier of scikit-learn's digits, for its feature space.
+"""A small classifier of scikit-learn's digits, whose features are compared.
 
-A Frechet distance in its 64 features is called FD-digits, never FID: it
-compares with no published number. experiments/digits_network trained it.
+A Frechet distance in its 64 features is called FD-digits, never FID. It cannot
+be compared with published numbers. experiments/digits_network trained the
+network.
 """
 
 import functools
@@ -25,14 +26,14 @@ BATCH_SIZE = 500
 
 
 class DigitsNetwork(nn.Module):
-  """Two convolutions with pools, a dense layer of features, ten logits."""
+  """Two convolutions with pooling, a dense feature layer and ten logits."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns features `[batch, 64]` and logits `[batch, 10]`.
 
     Args:
-      x: images `[batch, 16, 16, 1]` in [-1, 1].
+      x: Images `[batch, 16, 16, 1]` in [-1, 1].
     """
     for i, features in enumerate((16, 32)):
       x = nn.relu(nn.Conv(features, (3, 3), name=f"conv_{i}")(x))
@@ -50,11 +51,11 @@ def load() -> Any:
 
 
 def to_input(images: np.ndarray) -> jax.Array:
-  """Returns what the network sees of images.
+  """Returns images as the network takes them.
 
   Args:
-    images: uint8 `[n, height, width, 1]`; other sizes than 16 are resized with
-      antialias.
+    images: Images, uint8 `[n, height, width, 1]`. Images that are not 16 pixels
+      large are resized with antialias.
 
   Returns:
     float32 `[n, 16, 16, 1]` in [-1, 1].
@@ -69,7 +70,7 @@ def _outputs(variables, images):
 
 
 def outputs(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Features `[n, 64]` and logits `[n, 10]` of uint8 `[n, h, w, 1]`."""
+  """Returns features `[n, 64]` and logits `[n, 10]` of uint8 `[n, h, w, 1]`."""
   return _outputs(load(), images)
 
 

@@ -1,7 +1,7 @@
-"""Features of the Inception network of 2015: the space that FID is measured in.
+"""Features of the Inception network of 2015, in which FID is measured.
 
-Its weights are not shipped: 95 MB under another licence. `load` says where they
-are published.
+The package does not ship the weights because they are 95 MB large and have
+another licence. `load` says where they are published.
 """
 
 import os
@@ -30,13 +30,13 @@ def load(path: str | os.PathLike[str]) -> Any:
   """Reads the network's variables.
 
   Args:
-    path: a .pth of the usual tools, or the .npz that `hatebm_jax.convert` made
-      of it.
+    path: Path of a .pth of the usual tools, or of the .npz that
+      `hatebm_jax.convert` made from it.
 
   Raises:
-    ConfigError: if there is no such file; the message says where it is
+    ConfigError: The file does not exist. The message says where it is
       published.
-    ConvertError: if the file is damaged or of another network.
+    ConvertError: The file is damaged or belongs to another network.
   """
   if not os.path.isfile(path):
     raise errors.ConfigError(
@@ -56,8 +56,13 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 @jax.jit
 def outputs(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Features `[n, 2048]` and logits `[n, 1008]` of uint8 `[n, h, w, 3]`."""
-  # Without this, TPUs multiply in bfloat16 and GPUs in TF32.
+  """Returns features `[n, 2048]` and logits `[n, 1008]`.
+
+  Args:
+    variables: Variables that `load` returns.
+    images: Images, uint8 `[n, height, width, 3]`.
+  """
+  # TPUs would otherwise multiply in bfloat16, and GPUs in TF32.
   with jax.default_matmul_precision("highest"):
     return Inception().apply(variables, preprocess(images))
 
@@ -68,11 +73,11 @@ def features_and_logits(
   """Returns features `[n, 2048]` and logits `[n, 1008]`, float32.
 
   Args:
-    variables: from `load`.
-    images: uint8 `[n, height, width, 3]`, of any size.
+    variables: Variables that `load` returns.
+    images: Images of any size, uint8 `[n, height, width, 3]`.
 
   Raises:
-    ValueError: if the images are no uint8 colour images.
+    ValueError: The images are not uint8 colour images.
   """
   images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -86,5 +91,13 @@ def features_and_logits(
 
 
 def features(variables: Any, images: np.ndarray) -> np.ndarray:
-  """Returns features, float32 `[n, 2048]`; see `features_and_logits`."""
+  """Returns features, float32 `[n, 2048]`.
+
+  Args:
+    variables: Variables that `load` returns.
+    images: Images of any size, uint8 `[n, height, width, 3]`.
+
+  Raises:
+    ValueError: The images are not uint8 colour images.
+  """
   return features_and_logits(variables, images)[0]

@@ -3,27 +3,38 @@
 import numpy as np
 from scipy import special
 
+from hatebm_jax.metrics import inception
+from hatebm_jax.metrics.figures import Figure, Reference, Sample
 from hatebm_jax.metrics.kid import Estimate
 
 NUM_SPLITS = 10
+FIGURES = (Figure("inception_score", "inception score", "higher", 2),)
+
+
+def figures(sample: Sample, reference: Reference) -> dict[str, float]:
+  """Returns the score if the network is Inception and images are enough."""
+  is_inception = reference.network == inception.NAME
+  if not is_inception or len(sample.logits) < NUM_SPLITS:
+    return {}
+  return {"inception_score": score(sample.logits).mean}
 
 
 def score(
   logits: np.ndarray, num_splits: int = NUM_SPLITS, seed: int = 0
 ) -> Estimate:
-  """Returns exp(E_x KL(p(y | x) || p(y))), over splits of shuffled images.
+  """Returns exp(E_x KL(p(y | x) || p(y))) over splits of shuffled images.
 
   Args:
-    logits: of the images, `[n, num_classes]`.
-    num_splits: parts that the images are cut into.
-    seed: of the shuffle.
+    logits: Logits of the images, `[n, num_classes]`.
+    num_splits: Number of parts that the images are split into.
+    seed: Seed of the shuffle.
 
   Raises:
-    ValueError: if there are fewer images than splits.
+    ValueError: There are fewer images than splits.
   """
   if len(logits) < num_splits:
     raise ValueError(
-      f"expected {num_splits} images or more, for as many splits, found "
+      f"expected at least {num_splits} images, one for each split; found "
       f"{len(logits)}."
     )
   order = np.random.default_rng(seed).permutation(len(logits))

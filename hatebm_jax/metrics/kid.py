@@ -1,51 +1,69 @@
-"""Kernel Inception Distance, between features of two sets of images.
+"""Kernel Inception Distance between the features of two sets of images.
 
-Squared maximum mean discrepancy with the kernel (x . y / dim + 1)^3, unbiased
-(Binkowski et al., ICLR 2018). Called KID in the features of the Inception
-network of 2015, and in no others.
+It is the unbiased squared maximum mean discrepancy with the kernel
+(x . y / dim + 1)^3 (Binkowski et al., ICLR 2018). It is called KID in the
+features of the Inception network of 2015, and only there.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from hatebm_jax.metrics import inception
+from hatebm_jax.metrics.figures import Figure, Reference, Sample
+
+FIGURES = (Figure("kid", "KID", "lower", 4),)
+_SUBSET_SIZE = 1_000
+
 
 class Estimate(NamedTuple):
   """Mean and spread over subsets.
 
   Attributes:
-    mean: of the subsets' estimates; may be negative.
-    std: their standard deviation, of the population.
+    mean: Mean of the subsets' estimates; it may be negative.
+    std: Population standard deviation of the subsets' estimates.
   """
 
   mean: float
   std: float
 
 
+def figures(sample: Sample, reference: Reference) -> dict[str, float]:
+  """Returns KID if the network is Inception and both sets' features are known.
+
+  Subsets have 1,000 images, or all of the smaller set if it has fewer.
+  """
+  if reference.network != inception.NAME or reference.features is None:
+    return {}
+  both = reference.features, sample.features
+  size = min(_SUBSET_SIZE, *map(len, both))
+  return {"kid": distance(*both, subset_size=size).mean}
+
+
 def distance(
   features1: np.ndarray,
   features2: np.ndarray,
   num_subsets: int = 100,
-  subset_size: int = 1_000,
+  subset_size: int = _SUBSET_SIZE,
   seed: int = 0,
 ) -> Estimate:
-  """Returns KID over random subsets, drawn without replacement.
+  """Returns KID over random subsets that are drawn without replacement.
 
   Args:
-    features1: `[n1, dim]`.
-    features2: `[n2, dim]`.
-    num_subsets: how many.
-    subset_size: images of a subset, of either set; 2 or more.
-    seed: of the subsets.
+    features1: Features of the first set, `[n1, dim]`.
+    features2: Features of the second set, `[n2, dim]`.
+    num_subsets: Number of subsets.
+    subset_size: Number of images in a subset of either set, 2 or more.
+    seed: Seed of the subsets.
 
   Raises:
-    ValueError: if a set is smaller than a subset, or dimensions differ.
+    ValueError: A set is smaller than a subset, or the dimensions differ.
   """
   smaller = min(len(features1), len(features2))
   if not 2 <= subset_size <= smaller:
     raise ValueError(
-      f"subset_size={subset_size}: expected 2 to {smaller}, the images of the "
-      "smaller set."
+      f"subset_size={subset_size}: expected 2 to {smaller}, the number of "
+      "images in the smaller set."
     )
   rng = np.random.default_rng(seed)
   estimates = [
@@ -61,7 +79,7 @@ def distance(
 
 
 def discrepancy(features1: np.ndarray, features2: np.ndarray) -> float:
-  """Unbiased squared discrepancy of two sets of as many images, `[n, dim]`."""
+  """Returns the unbiased squared discrepancy of two sets `[n, dim]`."""
   x, y = (np.asarray(z, np.float64) for z in (features1, features2))
   if x.shape != y.shape:
     raise ValueError(f"expected equal shapes, found {x.shape} and {y.shape}.")

@@ -1,7 +1,7 @@
-"""Out-of-distribution (OOD) detection: how well a score tells two sets apart.
+"""Measures how well a score detects out-of-distribution (OOD) images.
 
-A score is high for images that are out of the distribution; Hat EBM's is the
-energy H(x). The trivial scores here need no model: where they do as well, the
+A score is high for OOD images. The score of Hat EBM is the energy H(x). The
+trivial scores in this module need no model. If they do as well as a model, the
 model's number says little.
 """
 
@@ -12,18 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hatebm_jax import images as images_lib
+from hatebm_jax.metrics.figures import Figure
 
-_ACCEPTED = 0.95  # share of in-distribution images, of FPR@95
-_CHUNK = 50  # resamples at a time
+# These are the rates that `Detection` holds.
+FIGURES = (
+  Figure("auroc", "AUROC", "higher"),
+  Figure("aupr", "AUPR", "higher"),
+  Figure("fpr95", "FPR at 95 % TPR", "lower"),
+)
+_ACCEPTED = 0.95  # Share of in-distribution images that FPR@95 accepts.
+_CHUNK = 50  # Resamples that are in memory at a time.
 
 
 class Interval(NamedTuple):
-  """A figure with its 95 % bootstrap interval.
+  """A rate with its 95 % bootstrap interval.
 
   Attributes:
-    value: of all scores.
+    value: Rate of all scores.
     low: 2.5 % quantile over resamples.
-    high: 97.5 % quantile.
+    high: 97.5 % quantile over resamples.
   """
 
   value: float
@@ -32,15 +39,15 @@ class Interval(NamedTuple):
 
 
 class Detection(NamedTuple):
-  """How well a score tells OOD images from in-distribution ones.
+  """How well a score tells OOD images from in-distribution images.
 
   Attributes:
-    auroc: area under the receiver operating characteristic: the probability
-      that an OOD image scores higher, ties counted half.
-    aupr: average precision, OOD images as the positives. A useless score gets
-      their share.
-    fpr95: share of OOD images at or below the least score that 95 % of the
-      in-distribution images do not exceed: those that would be let in.
+    auroc: Area under the receiver operating characteristic. It is the
+      probability that an OOD image has the higher score; ties count half.
+    aupr: Average precision with OOD images as the positives. A useless score
+      gets the share of OOD images.
+    fpr95: Share of OOD images that are accepted by mistake. The threshold is
+      the lowest score that 95 % of the in-distribution images do not exceed.
   """
 
   auroc: Interval
@@ -57,13 +64,13 @@ def detection(
   """Measures a score.
 
   Args:
-    scores_in: of in-distribution images, `[n]`.
-    scores_out: of OOD images, `[m]`.
-    num_bootstraps: resamples of both sets, with replacement.
-    seed: of the resamples.
+    scores_in: Scores of in-distribution images, `[n]`.
+    scores_out: Scores of OOD images, `[m]`.
+    num_bootstraps: Number of resamples of both sets, drawn with replacement.
+    seed: Seed of the resamples.
 
   Raises:
-    ValueError: if a set is empty, or a score is not finite.
+    ValueError: A set is empty, or a score is not finite.
   """
   scores = [np.asarray(x, np.float64) for x in (scores_in, scores_out)]
   if not all(len(x) and np.isfinite(x).all() for x in scores):
@@ -76,9 +83,9 @@ def detection(
     return [_resampled(place, len(levels), size, rng) for place in places]
 
   original = [np.bincount(x, minlength=len(levels))[None] for x in places]
-  values = _figures(*original)[0]
+  values = _rates(*original)[0]
   resampled = [
-    _figures(*resample(min(_CHUNK, num_bootstraps - start)))
+    _rates(*resample(min(_CHUNK, num_bootstraps - start)))
     for start in range(0, num_bootstraps, _CHUNK)
   ]
   low, high = np.quantile(np.concatenate(resampled), (0.025, 0.975), axis=0)
@@ -89,13 +96,13 @@ def detection(
 def _resampled(
   places: np.ndarray, num_levels: int, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """Draws histograms of resamples, `[size, num_levels]`.
+  """Draws resamples and returns their histograms, `[size, num_levels]`.
 
   Args:
-    places: level of each score, increasing, `[n]`.
-    num_levels: of all scores.
-    size: number of resamples.
-    rng: to draw with.
+    places: Level of each score in increasing order, `[n]`.
+    num_levels: Number of different scores in both sets.
+    size: Number of resamples.
+    rng: Generator of the random numbers.
   """
   n = len(places)
   times_drawn = rng.multinomial(n, np.full(n, 1 / n), size)
@@ -105,22 +112,19 @@ def _resampled(
   return counts
 
 
-def _figures(count_in: np.ndarray, count_out: np.ndarray) -> np.ndarray:
-  """Returns AUROC, AUPR and FPR@95 of histograms.
+def _rates(count_in: np.ndarray, count_out: np.ndarray) -> np.ndarray:
+  """Returns AUROC, AUPR and FPR@95 of histograms, `[resamples, 3]`.
 
   Args:
-    count_in: in-distribution images at each level, from the lowest score up,
-      `[resamples, levels]`.
-    count_out: OOD images.
-
-  Returns:
-    `[resamples, 3]`.
+    count_in: Number of in-distribution images at each level, from the lowest
+      score up, `[resamples, levels]`.
+    count_out: Number of OOD images at each level, `[resamples, levels]`.
   """
   total_in, total_out = count_in.sum(1)[:, None], count_out.sum(1)[:, None]
   below_in, below_out = count_in.cumsum(1), count_out.cumsum(1)
   won = (count_out * (below_in - 0.5 * count_in)).sum(1)
   auroc = won / (total_in * total_out)[:, 0]
-  # Positives are what lies at a level or above it.
+  # Images at a level or above it are classified as OOD, the positives.
   true = total_out - below_out + count_out
   false = total_in - below_in + count_in
   precision = true / np.maximum(true + false, 1)
@@ -146,7 +150,7 @@ def _png_size(images: np.ndarray) -> np.ndarray:
   return np.asarray(sizes, np.float64)
 
 
-# Scores that need no model: uint8 [n, height, width, channels] -> [n].
+# These scores need no model: uint8 [n, height, width, channels] -> [n].
 BASELINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   "brightness": lambda images: images.mean((1, 2, 3)),
   "contrast": lambda images: images.std((1, 2, 3)),
@@ -164,13 +168,14 @@ def baselines(
   """Measures the trivial scores, each in the better of its two directions.
 
   Args:
-    images_in: uint8 `[n, height, width, channels]`.
-    images_out: uint8 `[m, height, width, channels]`.
-    num_bootstraps: as in `detection`.
-    seed: as in `detection`.
+    images_in: In-distribution images, uint8 `[n, height, width, channels]`.
+    images_out: OOD images, uint8 `[m, height, width, channels]`.
+    num_bootstraps: Number of resamples of both sets.
+    seed: Seed of the resamples.
 
   Returns:
-    By name: `higher_is_out`, and `record` of the detection.
+    A dictionary by the name of the score. Each entry holds `higher_is_out` and
+    the `record` of the detection.
   """
   result = {}
   for name, score in BASELINES.items():
@@ -184,5 +189,5 @@ def baselines(
 
 
 def record(found: Detection) -> dict[str, dict[str, float]]:
-  """Returns a detection as plain dictionaries, for JSON."""
+  """Returns a detection as plain dictionaries, ready for JSON."""
   return {name: x._asdict() for name, x in found._asdict().items()}

@@ -1,8 +1,9 @@
 """Precision, recall, density and coverage of features.
 
-Kynkaanniemi et al., NeurIPS 2019 (improved precision and recall); Naeem et al.,
-ICML 2020 (density and coverage). The manifold of a set is the union of balls
-about its points, each reaching to the point's k-th neighbour.
+Precision and recall are those of Kynkaanniemi et al. (NeurIPS 2019). Density
+and coverage are those of Naeem et al. (ICML 2020). The manifold of a set is the
+union of balls around its points. Each ball reaches to the point's k-th
+neighbour.
 """
 
 from typing import NamedTuple
@@ -10,17 +11,28 @@ from typing import NamedTuple
 import numpy as np
 from sklearn import metrics
 
-_ROWS = 1_000  # of the matrix of distances at a time
+from hatebm_jax.metrics.figures import Figure, Reference, Sample
+
+FIGURES = (
+  Figure("precision", "precision", "higher"),
+  Figure("recall", "recall", "higher"),
+  Figure("density", "density", "higher"),
+  Figure("coverage", "coverage", "higher"),
+)
+NEIGHBOURS = 5
+PROTOCOL = {"precision_recall_neighbours": NEIGHBOURS}
+_ROWS = 1_000  # Rows of the matrix of distances that are in memory at a time.
 
 
 class PrecisionRecall(NamedTuple):
-  """Shares in [0, 1], but for density, which may exceed 1.
+  """Four figures; all but density are shares in [0, 1].
 
   Attributes:
-    precision: samples within the manifold of the real images.
-    recall: real images within the manifold of the samples.
-    density: real balls that a sample lies in, over k; mean.
-    coverage: real balls that hold a sample.
+    precision: Share of samples that lie in the manifold of the real images.
+    recall: Share of real images that lie in the manifold of the samples.
+    density: Mean number of real balls that a sample lies in, divided by k. It
+      may exceed 1.
+    coverage: Share of real balls that hold a sample.
   """
 
   precision: float
@@ -29,23 +41,39 @@ class PrecisionRecall(NamedTuple):
   coverage: float
 
 
+def figures(sample: Sample, reference: Reference) -> dict[str, float]:
+  """Returns the four figures if both sets have enough known features.
+
+  Recall and density depend on the sizes of the sets, so both sets are cut to
+  the size of the smaller one.
+  """
+  if reference.features is None:
+    return {}
+  smaller = min(len(reference.features), len(sample.features))
+  if smaller <= NEIGHBOURS:
+    return {}
+  real, samples = reference.features[:smaller], sample.features[:smaller]
+  return measure(real, samples, NEIGHBOURS)._asdict()
+
+
 def measure(
-  real: np.ndarray, samples: np.ndarray, k: int = 5
+  real: np.ndarray, samples: np.ndarray, k: int = NEIGHBOURS
 ) -> PrecisionRecall:
   """Measures features of samples against those of real images.
 
   Args:
-    real: `[n, dim]`.
-    samples: `[m, dim]`.
-    k: the neighbour that a ball reaches to, the point itself not counted.
+    real: Features of real images, `[n, dim]`.
+    samples: Features of samples, `[m, dim]`.
+    k: Number of the neighbour that a ball reaches to. The point itself does not
+      count.
 
   Raises:
-    ValueError: if a set has no k-th neighbours.
+    ValueError: A set has too few points to have k-th neighbours.
   """
   smaller = min(len(real), len(samples))
   if not 0 < k < smaller:
     raise ValueError(
-      f"k={k}: expected 1 or more, and fewer than the images of the smaller "
+      f"k={k}: expected at least 1 and fewer than the images of the smaller "
       f"set, {smaller}."
     )
   real, samples = (np.asarray(x, np.float64) for x in (real, samples))
@@ -69,7 +97,7 @@ def measure(
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
-  """Distances to the k-th neighbours, `[n]`."""
+  """Returns the distances of points to their k-th neighbours, `[n]`."""
   radii = [
     np.partition(
       metrics.pairwise_distances(points[start : start + _ROWS], points), k

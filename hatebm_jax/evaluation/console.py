@@ -1,0 +1,113 @@
+"""Lays out the figures of an evaluation for the console."""
+
+from typing import Any
+
+from hatebm_jax.metrics import catalog, inception, ood, recognised_digits
+from hatebm_jax.metrics.figures import Figure
+from hatebm_jax.run import workdir
+
+_AUROC = ood.FIGURES[0]
+
+
+def table(figures: dict[str, Any]) -> str:
+  """Returns the figures of an evaluation as text.
+
+  Args:
+    figures: Content of evaluation.json, `Result.figures`.
+  """
+  if figures["sets"]:
+    lines = _image_lines(figures["sets"], figures["protocol"])
+  else:
+    lines = [
+      "There are no figures of images, because no network for these images "
+      "ships with the package. FID needs the Inception network of 2015: "
+      f"--config.metrics.inception=FILE. {inception.WHERE}"
+    ]
+  if "ood" in figures:
+    lines += _ood_lines(figures["ood"])
+  if "chains" in figures:
+    lines.append(_chain_line(figures["chains"]))
+  return "\n".join(lines)
+
+
+def _image_lines(sets: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
+  """Lays out the figures of sets of images."""
+  network = protocol["network"]
+  columns = [
+    figure
+    for figure in catalog.figures().values()
+    if figure.name in next(iter(sets.values()))
+  ]
+  titles = [figure.title or network for figure in columns]
+  rows = [["", "images", *titles]]
+  for name, found in sets.items():
+    cells = [_cell(found.get(x.name), x, network) for x in columns]
+    label = workdir.SET_LABELS.get(name, name)
+    rows.append([label, str(found["num_images"]), *cells])
+  return [*_preamble(protocol), *_aligned(rows)]
+
+
+def _preamble(protocol: dict[str, Any]) -> list[str]:
+  """Explains the columns."""
+  count = protocol["num_reference"] or "an unknown number of"
+  images = f"{protocol['split']} images" if protocol["split"] else "images"
+  line = f"{protocol['network']}: Frechet distance to {count} {images} "
+  if protocol["network"] == inception.NAME:
+    lines = [f"{line}in the features of the Inception network of 2015."]
+  else:
+    lines = [f"{line}in the features of a small network; this is not FID."]
+  if "judge_accuracy" in protocol:
+    lines.append(
+      "Recognised: share of the images of whose digit a classifier is over "
+      f"{recognised_digits.SURE:.0%} sure. It classifies "
+      f"{protocol['judge_accuracy']:.1%} of held-out digits correctly."
+    )
+  return lines
+
+
+def _cell(found: dict[str, Any] | None, figure: Figure, network: str) -> str:
+  """Returns a mean and its spread; an empty string if there is none."""
+  if found is None:
+    return ""
+  text = figure.text(found["mean"], network)
+  if found["std"] is None:
+    return text
+  return f"{text} +- {figure.text(found['std'], network)}"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+  """Returns lines whose columns are flush right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True))
+    for row in rows
+  ]
+
+
+def _ood_lines(found: dict[str, Any]) -> list[str]:
+  """Lays out the AUROC of all scores, a line for each set."""
+  lines = [
+    f"{_AUROC.title} of {found['in_distribution']} against other sets (with a "
+    "95 % interval); trivial scores in their better direction:"
+  ]
+  for name, one in found["sets"].items():
+    cells = []
+    for key, rates in one["scores"].items():
+      auroc = {x: _AUROC.text(v) for x, v in rates[_AUROC.name].items()}
+      cell = f"{key.replace('_', ' ')} {auroc['value']}"
+      if key == "energy":
+        cell += f" ({auroc['low']} to {auroc['high']})"
+      cells.append(cell)
+    lines.append(f"  {name} ({one['resized_to']} pixels): " + ", ".join(cells))
+  return lines
+
+
+def _chain_line(found: dict[str, Any]) -> str:
+  """Lays out the figures of parallel chains."""
+  shown = lambda value: "none" if value is None else f"{value:.3g}"
+  return (
+    f"{found['num_chains']} chains of {found['num_steps']} Langevin steps "
+    f"({found['training_steps']} in training): effective sample size "
+    f"{shown(found['ess'])}, R-hat {shown(found['r_hat'])}, "
+    f"{found['stuck']} stuck, energy gap {shown(found['energy_gap'])}"
+  )

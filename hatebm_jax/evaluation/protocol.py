@@ -1,0 +1,68 @@
+"""The protocol that stands with every figure.
+
+It says how many images were measured, how they were drawn and by which weights,
+what they were compared with, and in the features of which network.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+import hatebm_jax
+from hatebm_jax import chains, sample
+from hatebm_jax.metrics import spaces
+
+
+def of_run(restored: sample.Restored) -> dict[str, Any]:
+  """Returns how the images of a run are drawn."""
+  config = restored.config
+  has_hat = restored.networks.hat is not None
+  plan = chains.evaluation_plan(config)
+  return {
+    "checkpoint_step": restored.step,
+    "weights": config.sample.weights,
+    "seed": config.seed,
+    "langevin": plan.settings._asdict() if has_hat else None,
+    "init_scale_z": plan.init_scale_z,
+    "init_scale_y": plan.init_scale_y if has_hat else None,
+    "samples": None,
+  }
+
+
+def of_file(path: str) -> dict[str, Any]:
+  """Returns which file images were read from."""
+  return {
+    "checkpoint_step": None,
+    "weights": None,
+    "seed": None,
+    "langevin": None,
+    "init_scale_z": None,
+    "init_scale_y": None,
+    "samples": file_record(path),
+  }
+
+
+def file_record(path: str) -> dict[str, str]:
+  """Returns the name of a file and its SHA-256."""
+  return {"file": pathlib.Path(path).name, "sha256": spaces.sha256(path)}
+
+
+def of_data(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns what images are compared with, as far as the config says it."""
+  return {
+    "data": config.data.source,
+    "split": None,
+    "num_reference": None,
+    "image_size": config.data.image_size,
+    "channels": config.data.channels,
+    "resize": "images of another size: centre square, bilinear with antialias",
+    "quantised": "uint8, after clip and round",
+    "network": None,
+    "network_sha256": None,
+    "statistics": None,
+    "hatebm_jax": hatebm_jax.__version__,
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+  }

@@ -1,0 +1,37 @@
+"""Writes what an evaluation found into the workdir."""
+
+import json
+import pathlib
+
+import jax
+
+from hatebm_jax import images
+from hatebm_jax.evaluation import compute, console
+from hatebm_jax.metrics import moments
+from hatebm_jax.run import workdir
+
+FILE = workdir.EVALUATION
+REFERENCE_FILE = "evaluation_reference.npz"
+
+
+def write(result: compute.Result, path: pathlib.Path) -> None:
+  """Prints a table of the figures and writes all files of an evaluation.
+
+  These are evaluation.json, a picture evaluation_NAME.png for each picture, and
+  evaluation_reference.npz with the moments of the reference images if they were
+  measured. Only the first of several processes writes and prints.
+
+  Args:
+    result: Result of `evaluate` or `evaluate_file`.
+    path: Path of the workdir.
+  """
+  if jax.process_index() > 0:
+    return
+  for name, picture in result.pictures.items():
+    images.write_png(path / f"evaluation_{name}.png", picture)
+  text = json.dumps(result.figures, indent=2, allow_nan=False) + "\n"
+  workdir.write_atomic(path / FILE, text)
+  if result.moments is not None:
+    moments.save(path / REFERENCE_FILE, result.moments)
+  print(console.table(result.figures))
+  print(f"Written to {path / FILE}", flush=True)

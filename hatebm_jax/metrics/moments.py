@@ -1,0 +1,124 @@
+"""Mean and covariance of features, and the files that hold them."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from hatebm_jax import errors
+from hatebm_jax.run import npz
+
+# Bound of the values in a file. The product of larger ones could overflow.
+_TOO_LARGE = 1e100
+
+
+class Moments(NamedTuple):
+  """Moments of a set of features, float64.
+
+  Attributes:
+    mean: Mean `[dim]`.
+    covariance: Unbiased covariance `[dim, dim]`.
+    count: Number of images; 0 if it is unknown.
+  """
+
+  mean: np.ndarray
+  covariance: np.ndarray
+  count: int
+
+
+def compute(features: np.ndarray) -> Moments:
+  """Returns the moments of features `[n, dim]`, n >= 2.
+
+  Raises:
+    ValueError: There are fewer than two images, or values are not finite.
+  """
+  features = np.asarray(features, np.float64)
+  if features.ndim != 2 or len(features) < 2:
+    raise ValueError(
+      "expected features [n, dim] of two images or more, found shape "
+      f"{features.shape}."
+    )
+  if not np.isfinite(features).all():
+    raise ValueError("expected finite features, found NaN or infinity.")
+  mean = features.mean(0)
+  centred = features - mean
+  covariance = centred.T @ centred / (len(features) - 1)
+  return Moments(mean, covariance, len(features))
+
+
+def running(parts: Iterable[np.ndarray]) -> Moments:
+  """Returns the moments of features that come in parts `[n, dim]`, n >= 1.
+
+  Only one part is in memory at a time (Chan, Golub and LeVeque, 1983).
+
+  Raises:
+    ValueError: There are fewer than two images, or values are not finite.
+  """
+  count, mean, scatter = 0, 0.0, 0.0
+  for part in parts:
+    part = np.asarray(part, np.float64)
+    part_mean = part.mean(0)
+    centred = part - part_mean
+    shift = part_mean - mean
+    total = count + len(part)
+    scatter = (
+      scatter
+      + centred.T @ centred
+      + np.outer(shift, shift) * (count * len(part) / total)
+    )
+    mean, count = mean + shift * (len(part) / total), total
+  if count < 2:
+    raise ValueError(f"expected features of two images or more, found {count}.")
+  if not np.isfinite(scatter).all():
+    raise ValueError("expected finite features, found NaN or infinity.")
+  return Moments(mean, scatter / (count - 1), count)
+
+
+def save(path: pathlib.Path, found: Moments) -> None:
+  """Writes moments as the usual tools do: an npz with `mu` and `sigma`."""
+  npz.save(path, mu=found.mean, sigma=found.covariance, count=found.count)
+
+
+def load(path: str | os.PathLike[str], dim: int) -> Moments:
+  """Reads moments from an npz with `mu` and `sigma`.
+
+  The file may be one of `save` or of another tool.
+
+  Args:
+    path: Path of the file.
+    dim: Number of features that the moments must have.
+
+  Returns:
+    The moments. Their count is 0 if the file does not say it.
+
+  Raises:
+    ConfigError: The file does not exist, or it holds something else.
+  """
+  expected = f"an .npz with mu [{dim}] and sigma [{dim}, {dim}]"
+  arrays = npz.read(
+    path, ("mu", "sigma"), repr(os.fspath(path)), expected, ("count",)
+  )
+  mu, sigma = arrays["mu"], arrays["sigma"]
+  count = arrays.get("count", np.array(0))
+  if mu.shape != (dim,) or sigma.shape != (dim, dim):
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected}, found the shapes {mu.shape} "
+      f"and {sigma.shape}. The statistics belong to another network."
+    )
+  are_numbers = all(x.dtype.kind in "fiu" for x in (mu, sigma))
+  if not are_numbers or not all(
+    (np.abs(x) < _TOO_LARGE).all() for x in (mu, sigma)
+  ):
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected} of numbers below "
+      f"{_TOO_LARGE:g}, found other values."
+    )
+  # A whole number that is stored as a float is a valid count.
+  if count.ndim or count.dtype.kind not in "fiu" or not 0 <= count < 2**53:
+    raise errors.ConfigError(
+      f"{os.fspath(path)!r}: expected {expected} and optionally count, the "
+      f"number of images; found the count {count}."
+    )
+  return Moments(mu.astype(np.float64), sigma.astype(np.float64), int(count))
