@@ -1,6 +1,6 @@
 """Plots the curves of a run: python experiments/curves.py WORKDIR OUT.png.
 
-`python -m hatebm_jax.report WORKDIR` shows them on a page, with all the rest.
+`python -m hatebm_jax.report WORKDIR` shows the same curves on a page.
 """
 
 import pathlib
@@ -13,7 +13,12 @@ from hatebm_jax.run import workdir
 
 
 def plot(lines: list[dict[str, float]], out: pathlib.Path) -> None:
-  """Draws a panel a metric that the run has."""
+  """Draws one panel for each metric of a run.
+
+  Args:
+    lines: Lines of the run's metrics.jsonl.
+    out: Path of the PNG to write.
+  """
   names = curves.panels(lines)
   rows = -(-len(names) // 2)
   figure = Figure(figsize=(10, 3 * rows), layout="constrained")

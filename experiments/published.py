@@ -1,13 +1,14 @@
-"""Figures published elsewhere, to stand beside ours: every one is *cited*.
+"""Published figures that stand beside ours. All of them are *cited*.
 
-Rows of Hat EBM, of the SN-GAN that it refines and of DDLS on that SN-GAN are
-figures of Hill et al. (NeurIPS 2022). The other rows are what it compares with;
-`source` names the papers that they come from, some round to one decimal.
+The rows of Hat EBM, of the SN-GAN that it refines and of DDLS on that SN-GAN
+are figures of Hill et al. (NeurIPS 2022). The other rows are models that the
+paper compares with. Their `source` names the paper that they come from; some
+papers round to one decimal.
 """
 
 from typing import NamedTuple
 
-# 520 batches of 96, against as many training images.
+# Samples are 520 batches of 96. They are compared with as many training images.
 NUM_IMAGES = 49_920
 HAT_EBM = "Hill et al. 2022"
 
@@ -16,9 +17,9 @@ class Row(NamedTuple):
   """Published figures of one model.
 
   Attributes:
-    model: its name.
-    figures: as published, by the title of the column.
-    source: who published them.
+    model: Name of the model.
+    figures: Published figures by the title of the column.
+    source: Paper that published them.
   """
 
   model: str
@@ -30,8 +31,8 @@ class Column(NamedTuple):
   """One data set of a published table.
 
   Attributes:
-    title: as in `Row.figures`.
-    config: the file of configs/ that follows the paper there.
+    title: Title of the column, the key in `Row.figures`.
+    config: Name of the config that follows the paper on this data set.
   """
 
   title: str
@@ -42,8 +43,8 @@ class Table(NamedTuple):
   """A published table.
 
   Attributes:
-    columns: by the label that the command line gives a run.
-    rows: in the order in which they are printed.
+    columns: Columns by the label that the command line gives a run.
+    rows: Rows in the order in which they are printed.
   """
 
   columns: dict[str, Column]
@@ -114,8 +115,8 @@ SYNTHESIS = Table(
   ),
 )
 
-# AUROC of the energy of the CIFAR-10 synthesis hat, by the source that
-# config.ood.sets names.
+# The table holds the AUROC of the energy of the CIFAR-10 synthesis hat. The
+# columns are found by the source that config.ood.sets names.
 OOD_IN_DISTRIBUTION = "tfds:cifar10"
 OOD = Table(
   columns={
@@ -130,7 +131,7 @@ OOD = Table(
     ),
   ),
 )
-# Stands beside the cited figures wherever they are printed.
+# This note stands beside the cited figures wherever they are printed.
 OOD_NOTE = (
   "The published AUROCs are cited as an aggregator reports them; the paper's "
   "full table was not seen. Their exact checkpoint and splits are not known."

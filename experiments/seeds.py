@@ -1,9 +1,9 @@
-"""Mean and spread over seeds, as a table in Markdown.
+"""Shows mean and spread of figures over seeds, as a table in Markdown.
 
 python -m experiments.seeds FILE.json [FILE.json ...]
 
-Each file is one seed's: an evaluation.json of a digits run, or what
-experiments/digits_refine/compare.py writes.
+Each file belongs to one seed. It is the evaluation.json of a digits run, or a
+file that experiments/digits_refine/compare.py writes.
 """
 
 import argparse
@@ -12,33 +12,32 @@ import pathlib
 
 import numpy as np
 
-_COLUMNS = {
-  "recognised": ("recognised", "{:.1%}"),
-  "rarest": ("rarest digit", "{:.1%}"),
-  "frechet_distance": ("FD-digits", "{:.1f}"),
-}
+from hatebm_jax.metrics import catalog, digits_network
+from hatebm_jax.metrics.figures import Figure
+
+_COLUMNS = ("recognised", "rarest", "frechet_distance")
+_NETWORK = digits_network.NAME
 
 
-def cell(values: list[float], form: str) -> str:
+def cell(values: list[float], figure: Figure) -> str:
   """Returns mean and sample standard deviation of one figure."""
   if len(set(values)) == 1:
-    return form.format(values[0])
+    return figure.text(values[0], _NETWORK)
   mean, spread = np.mean(values), np.std(values, ddof=1)
-  return f"{form.format(mean)} ± {form.format(spread)}"
+  return f"{figure.text(mean, _NETWORK)} ± {figure.text(spread, _NETWORK)}"
 
 
 def table(results: list[dict]) -> str:
   """Returns the table of results that hold the same sets."""
-  titles = [title for title, _ in _COLUMNS.values()]
+  figures = [catalog.figures()[name] for name in _COLUMNS]
+  titles = [figure.title or _NETWORK for figure in figures]
   lines = [
     " | ".join(["| images of", *titles]) + " |",
     "|---" * (len(titles) + 1) + "|",
   ]
   for name in results[0]["sets"]:
-    cells = [
-      cell([result["sets"][name][key]["mean"] for result in results], form)
-      for key, (_, form) in _COLUMNS.items()
-    ]
+    sets = [result["sets"][name] for result in results]
+    cells = [cell([x[y.name]["mean"] for x in sets], y) for y in figures]
     lines.append(" | ".join([f"| {name}", *cells]) + " |")
   return "\n".join(lines)
 

@@ -1,9 +1,9 @@
-"""The paper's tables, published rows beside ours: what they share.
+"""Makes the paper's tables, with published rows beside ours.
 
-Runs are given as LABEL=WORKDIR. A label that the published table has puts the
-run into that column; any other label (digits) makes a column of its own. A
-figure of ours never stands without the name of its measure and a footnote with
-its protocol.
+Runs are given as LABEL=WORKDIR. A label of the published table puts the run
+into that column. Any other label, such as digits, makes a column of its own. A
+figure of ours always stands with the name of its measure and with a footnote
+that gives its protocol.
 """
 
 import argparse
@@ -17,20 +17,18 @@ import ml_collections
 
 from experiments import published
 from hatebm_jax import errors
+from hatebm_jax.metrics import catalog
 from hatebm_jax.run import workdir
-
-# Decimals that the spread over sets of a thousand images and more leaves.
-_DECIMALS = {"FID": 2, "FD-digits": 1, "FD-ResNet10": 3}
 
 
 class Run(NamedTuple):
   """A run that was evaluated.
 
   Attributes:
-    label: that the command line gave it.
-    path: its workdir.
-    config: that it was started with.
-    evaluation: what evaluation.json holds.
+    label: Label that the command line gave the run.
+    path: Path of the workdir.
+    config: Config that the run was started with.
+    evaluation: Content of evaluation.json.
   """
 
   label: str
@@ -40,12 +38,18 @@ class Run(NamedTuple):
 
   @property
   def protocol(self) -> dict[str, Any]:
-    """What its figures were made with."""
+    """Returns what the figures of the run were made with."""
     return self.evaluation["protocol"]
 
 
 class Row(NamedTuple):
-  """A row of a table: whose figures, from where, by the column's title."""
+  """A row of a table.
+
+  Attributes:
+    model: Name of the model.
+    source: Where the figures come from, cited or measured.
+    cells: Figures by the title of the column.
+  """
 
   model: str
   source: str
@@ -57,12 +61,18 @@ def main(
   description: str,
   arguments: Sequence[str] | None = None,
 ) -> None:
-  """Reads the runs that the command line names and prints their table."""
+  """Reads the runs that the command line names and prints their table.
+
+  Args:
+    make_table: Function that returns the table of runs in Markdown.
+    description: Docstring of the command; its first line is the help text.
+    arguments: Arguments of the command; None takes those of the process.
+  """
   parser = argparse.ArgumentParser(description=description.splitlines()[0])
   parser.add_argument("runs", nargs="*", metavar="LABEL=WORKDIR")
   try:
     print(make_table(read_runs(parser.parse_args(arguments).runs)))
-  except (errors.ConfigError, workdir.WorkdirError) as error:
+  except errors.UserError as error:
     sys.exit(f"error: {error}")
 
 
@@ -70,8 +80,8 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
   """Reads LABEL=WORKDIR arguments.
 
   Raises:
-    ConfigError: if an argument is something else, or a label comes twice.
-    WorkdirError: if a workdir holds no run, or none that was evaluated.
+    ConfigError: An argument has another form, or a label comes twice.
+    WorkdirError: A workdir holds no run, or the run was not evaluated.
   """
   runs = {}
   for argument in arguments:
@@ -82,8 +92,8 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
       )
     if label in runs:
       raise errors.ConfigError(
-        f"{argument!r}: expected one run a label, found {runs[label].path} "
-        f"before. Call one of them something else than {label}."
+        f"{argument!r}: expected one run for each label, but {label} already "
+        f"stands for {runs[label].path}. Give one of them another label."
       )
     path = pathlib.Path(path)
     config = workdir.read_config(path)
@@ -92,7 +102,7 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
 
 
 def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a workdir's evaluation.json."""
+  """Reads the evaluation.json of a workdir."""
   evaluation, command = workdir.read_evaluation(path), evaluate_command(path)
   if evaluation is None:
     raise workdir.WorkdirError(
@@ -101,15 +111,15 @@ def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     )
   if "protocol" not in evaluation:
     raise workdir.WorkdirError(
-      f"{path / workdir.EVALUATION} says nothing about its protocol: an older "
-      f"version wrote it. Evaluate the run again with: {command}"
+      f"{path / workdir.EVALUATION} does not give its protocol, because an "
+      f"older version wrote it. Evaluate the run again with: {command}"
     )
   return evaluation
 
 
 def evaluate_command(path: pathlib.Path, *overrides: str) -> str:
   """Returns the command that evaluates a run."""
-  # NAME: a workdir knows its config's values, not its file.
+  # A workdir holds the values of its config but not the NAME of its file.
   command = "python -m hatebm_jax.main --mode=evaluate"
   words = [command, "--config=configs/NAME.py", f"--workdir={path}", *overrides]
   return " ".join(words)
@@ -119,12 +129,12 @@ def check(run: Run, expected: str, **fields: str) -> None:
   """Checks that a run belongs into a table.
 
   Args:
-    run: any.
-    expected: what the table is of, for people.
-    **fields: `group__field=value` of the run's config.
+    run: The run.
+    expected: Kind of run that belongs into the table, for the message.
+    **fields: Values that the run's config must have, as `group__field=value`.
 
   Raises:
-    ConfigError: if its config differs.
+    ConfigError: The config has another value.
   """
   for name, value in fields.items():
     name = name.replace("__", ".")
@@ -141,15 +151,15 @@ def check(run: Run, expected: str, **fields: str) -> None:
 def frechet_table(
   table: published.Table, runs: list[Run], models: dict[str, str]
 ) -> str:
-  """Lays Frechet distances of runs out beside published FIDs.
+  """Returns a table of Frechet distances of runs beside published FIDs.
 
   Args:
-    table: the published one.
-    runs: a column each.
-    models: the row's name, by the set of evaluation.json that it shows.
+    table: The published table.
+    runs: Runs with one column each.
+    models: Names of the rows by the set of evaluation.json that they show.
 
   Raises:
-    WorkdirError: if a run was evaluated without one of these sets.
+    WorkdirError: A run was evaluated without one of these sets.
   """
   titles, notes = [c.title for c in table.columns.values()], []
   measured = {model: {} for model in models.values()}
@@ -165,7 +175,7 @@ def frechet_table(
 
 
 def cited(table: published.Table, measure: str) -> list[Row]:
-  """Returns the published rows, the measure before each figure."""
+  """Returns the published rows, with the measure before each figure."""
   return [
     Row(
       row.model,
@@ -177,7 +187,7 @@ def cited(table: published.Table, measure: str) -> list[Row]:
 
 
 def measured_rows(measured: dict[str, dict[str, str]]) -> list[Row]:
-  """Returns rows of cells by model; none of a model without cells."""
+  """Returns a row for each model that has cells."""
   return [
     Row(model, "measured here", cells)
     for model, cells in measured.items()
@@ -186,7 +196,7 @@ def measured_rows(measured: dict[str, dict[str, str]]) -> list[Row]:
 
 
 def merge(cited_rows: list[Row], rows: list[Row]) -> list[Row]:
-  """Puts our rows right below the published ones of the same model."""
+  """Puts our rows right below the published rows of the same model."""
   merged = []
   for row in cited_rows:
     merged += [row, *(own for own in rows if own.model == row.model)]
@@ -194,7 +204,7 @@ def merge(cited_rows: list[Row], rows: list[Row]) -> list[Row]:
 
 
 def markdown(titles: list[str], rows: list[Row], notes: list[str]) -> str:
-  """Returns a table in Markdown, its footnotes below it."""
+  """Returns a table in Markdown with its footnotes below it."""
   lines = [["model", "source", *titles], ["---"] * (2 + len(titles))]
   for model, source, cells in rows:
     lines.append([model, source, *(cells.get(t, "-") for t in titles)])
@@ -205,23 +215,24 @@ def markdown(titles: list[str], rows: list[Row], notes: list[str]) -> str:
 
 
 def _distance(run: Run, name: str) -> str:
-  """Returns the Frechet distance of a set, its space's name before it."""
+  """Returns the Frechet distance of a set after the name of its network."""
   sets, network = run.evaluation["sets"], run.protocol["network"]
   if "frechet_distance" not in sets.get(name, {}):
     raise workdir.WorkdirError(
-      f"{run.path / workdir.EVALUATION} holds no Frechet distance of {name!r}: "
-      f"expected it beside those of {sorted(sets)}. Evaluate the run again "
+      f"{run.path / workdir.EVALUATION}: expected a Frechet distance of "
+      f"{name!r}, found only the sets {sorted(sets)}. Evaluate the run again "
       f"with: {evaluate_command(run.path)}"
     )
-  figure, decimals = sets[name]["frechet_distance"], _DECIMALS[network]
-  text = f"{network} {figure['mean']:.{decimals}f}"
-  if figure["std"] is not None:
-    text += f" ± {figure['std']:.{decimals}f}"
+  figure = catalog.figures()["frechet_distance"]
+  found = sets[name][figure.name]
+  text = f"{network} {figure.text(found['mean'], network)}"
+  if found["std"] is not None:
+    text += f" ± {figure.text(found['std'], network)}"
   return text
 
 
 def _note(run: Run, column: published.Column | None) -> str:
-  """Returns the footnote of a run: its protocol, and the paper's beside it."""
+  """Returns the footnote that compares a run with the paper's protocol."""
   protocol = run.protocol
   drawn = f"{protocol['num_images']:,} images"
   if protocol["repeats"] > 1:
@@ -247,7 +258,7 @@ def _note(run: Run, column: published.Column | None) -> str:
 
 
 def describe(run: Run) -> str:
-  """Says what a run's figures were made with: weights, chain, versions."""
+  """Returns what a run's figures were made with: weights, chain, versions."""
   protocol, chain = run.protocol, run.protocol["langevin"]
   parts = [
     f"{protocol['weights']} weights of step {protocol['checkpoint_step']:,}",
@@ -266,7 +277,7 @@ def describe(run: Run) -> str:
 
 
 def _departures(run: Run, column: published.Column) -> str:
-  """Names where a run departs from the paper's protocol, or ''."""
+  """Returns where a run departs from the paper's protocol; '' if nowhere."""
   paper = importlib.import_module(
     f"hatebm_jax.configs.{column.config}"
   ).get_config()
@@ -299,7 +310,7 @@ def _departures(run: Run, column: published.Column) -> str:
 
 
 def _text(value: Any) -> str:
-  """Returns a setting for people: 49,920; 0.001; none."""
+  """Returns a setting as text, such as 49,920, 0.001 or none."""
   if value is None:
     return "none"
   return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,9 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import config_flag, errors, sample, train
-from hatebm_jax import evaluation as evaluate
-from hatebm_jax.metrics import spaces
+from hatebm_jax import config_flag, errors, evaluation, sample, train
 from hatebm_jax.run import checkpoint, distributed
 
 _CONFIG = config_flag.define(
@@ -102,16 +100,16 @@ def _run(
     if stopped_by:
       return 130 if stopped_by == signal.SIGINT else 0
   if mode == "evaluate" and config.metrics.samples:
-    evaluate.write(config, path)
+    evaluation.write(evaluation.evaluate_file(config), path)
     return 0
   restored = sample.restore(config, path)
   if mode == "evaluate":
-    evaluate.write(restored.config, path, restored)
+    evaluation.write(evaluation.evaluate(restored), path)
     return 0
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)
-  if mode == "train" and spaces.exists(restored.config):
-    evaluate.write(restored.config, path, restored, drawn)
+  if mode == "train" and evaluation.has_network(restored.config):
+    evaluation.write(evaluation.evaluate(restored, drawn), path)
   return 0
 
 

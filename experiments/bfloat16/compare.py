@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hatebm_jax import chains, data, energy, pixels, sample
+from hatebm_jax import chains, data, energy, evaluation, pixels, sample
 from hatebm_jax.configs import digits
-from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import synthesis
 
 _DTYPES = ("float32", "bfloat16")
@@ -63,7 +62,7 @@ def _samples(restored, dtype):
   start = time.perf_counter()
   drawn = sample.draw(changed)
   seconds = time.perf_counter() - start
-  sets = measure.image_sets(
+  sets = evaluation.measure_sets(
     restored.config, {"hat": [drawn.samples], "generator": [drawn.generated]}
   )["sets"]
   return drawn, {

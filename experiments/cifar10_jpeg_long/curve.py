@@ -15,8 +15,7 @@ import pathlib
 from matplotlib import figure
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import sample
-from hatebm_jax.evaluation import image_quality as measure
+from hatebm_jax import evaluation, sample
 from hatebm_jax.run import workdir
 
 _WEIGHTS = ("raw", "averaged")
@@ -24,8 +23,8 @@ _SETS = {"samples": "hat", "generated": "generator"}
 
 
 def measure_step(
-  config, path: pathlib.Path, reference: measure.Reference | None
-) -> tuple[dict[str, float], measure.Reference]:
+  config, path: pathlib.Path, reference: evaluation.Reference | None
+) -> tuple[dict[str, float], evaluation.Reference]:
   """Draws images of one checkpoint and one kind of weights, and measures them.
 
   Args:
@@ -37,7 +36,7 @@ def measure_step(
     The Frechet distance of each set, and the reference for the next call.
   """
   restored = sample.restore(config, path)
-  reference = reference or measure.load_reference(restored.config)
+  reference = reference or evaluation.load_reference(restored.config)
   drawn = sample.draw(restored)
   found = {
     label: reference.distance(getattr(drawn, name))

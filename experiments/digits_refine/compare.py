@@ -17,20 +17,13 @@ import pathlib
 import jax
 import numpy as np
 
-from hatebm_jax import (
-  chains,
-  images,
-  pixels,
-  sample,
-)
-from hatebm_jax import evaluation as evaluate
+from hatebm_jax import chains, evaluation, images, pixels, sample
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.evaluation import image_quality as measure
 from hatebm_jax.objectives import sngan
 from hatebm_jax.run import workdir
 
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
-_CHUNK = 250  # chains at a time
+_CHUNK = 250  # Number of chains at a time.
 
 
 def draw_ddls(
@@ -83,15 +76,16 @@ def main() -> None:
   )
   config = restored.config
   drawn = sample.draw(restored)
-  gradients = 2 * config.evaluate.num_steps  # One of z, one of y a step.
+  # A Langevin step takes one gradient for z and one for y.
+  gradients = 2 * config.evaluate.num_steps
   ddls = draw_ddls(args.sngan.absolute(), config.sample.num_images, gradients)
   sets = {"SN-GAN": drawn.generated, "Hat EBM": drawn.samples} | ddls
   result = {
     "num_gradients": gradients,
     "langevin": chains.evaluation_plan(config).settings._asdict(),
-    **measure.image_sets(config, {k: [v] for k, v in sets.items()}),
+    **evaluation.measure_sets(config, {k: [v] for k, v in sets.items()}),
   }
-  print(evaluate.table(result))
+  print(evaluation.table(result))
   args.out.write_text(json.dumps(result, indent=2) + "\n")
   for name, samples in sets.items():
     stem = name.lower().replace(" ", "_").replace(",", "")

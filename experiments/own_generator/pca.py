@@ -11,8 +11,7 @@ import pathlib
 
 import numpy as np
 
-from hatebm_jax import data, networks, pixels, sample, train
-from hatebm_jax import evaluation as evaluate
+from hatebm_jax import data, evaluation, networks, pixels, sample, train
 from hatebm_jax.configs import digits_refine
 
 _COMPONENTS = 32
@@ -63,7 +62,7 @@ def train_and_evaluate(
   restored = sample.restore(config, path, generator, hat)
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)
-  evaluate.write(config, path, restored, drawn)
+  evaluation.write(evaluation.evaluate(restored, drawn), path)
 
 
 def main() -> None:

@@ -2,24 +2,23 @@
 
 python -m experiments.table_ood.table cifar10=WORKDIR
 
-The workdir is of a synthesis run that was evaluated with config.ood.sets. Every
-score of ours is an AUROC with its 95 % bootstrap interval; scores that need no
-model stand below the energy's. Sets that the paper does not have make columns
-of their own, and so do the sets of digits=runs/digits.
+The workdir holds a synthesis run that was evaluated with config.ood.sets. Every
+figure of ours is an AUROC with its 95 % bootstrap interval. The scores that
+need no model stand below the energy. A set that the paper does not have makes a
+column of its own, and so do the sets of digits=runs/digits.
 """
 
 from experiments import published, tables
+from hatebm_jax.metrics import ood
 from hatebm_jax.run import workdir
 
-_SETS = (
-  '\'--config.ood.sets=("tfds:svhn_cropped", "tfds:cifar100", "tfds:celeb_a")\''
-)
+_AUROC = ood.FIGURES[0]
 
 
 def make(runs: list[tables.Run]) -> str:
   """Returns the table in Markdown."""
   titles = [column.title for column in published.OOD.columns.values()]
-  rows, notes = tables.cited(published.OOD, "AUROC"), [published.OOD_NOTE]
+  rows, notes = tables.cited(published.OOD, _AUROC.title), [published.OOD_NOTE]
   rows = [row._replace(source=f"{row.source} [^1]") for row in rows]
   for run in runs:
     sets = _sets(run)
@@ -34,13 +33,13 @@ def _sets(run: tables.Run) -> dict[str, dict]:
   if not run.evaluation.get("ood", {}).get("sets"):
     override = f"'--config.ood.sets={tuple(published.OOD.columns)}'"
     raise workdir.WorkdirError(
-      f"{run.path / workdir.EVALUATION} has no out-of-distribution sets: "
-      "expected the AUROC of one or more. Evaluate the run again with: "
+      f"{run.path / workdir.EVALUATION}: expected the AUROC of at least one "
+      "out-of-distribution set, found none. Evaluate the run again with: "
       f"{tables.evaluate_command(run.path, override)}"
     )
   result = {}
   for name, found in run.evaluation["ood"]["sets"].items():
-    # "tfds:svhn_cropped test": the source, then its split.
+    # A name is the source and its split, such as "tfds:svhn_cropped test".
     column = published.OOD.columns.get(name.rpartition(" ")[0])
     result[column.title if column else name] = found
   return result
@@ -49,15 +48,17 @@ def _sets(run: tables.Run) -> dict[str, dict]:
 def _cells(
   label: str, sets: dict[str, dict], note: int
 ) -> dict[str, dict[str, str]]:
-  """Returns AUROCs by score and by the column's title."""
+  """Returns AUROCs by the score and the title of the column."""
   result = {}
   for title, found in sets.items():
     for name, measures in found["scores"].items():
       model = f"{label}: {name.replace('_', ' ')}"
-      auroc = measures["auroc"]
-      interval = f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"
+      value, low, high = (
+        _AUROC.text(measures[_AUROC.name][part])
+        for part in ("value", "low", "high")
+      )
       result.setdefault(model, {})[title] = (
-        f"AUROC {auroc['value']:.3f} {interval} [^{note}]"
+        f"{_AUROC.title} {value} [{low}, {high}] [^{note}]"
       )
   return result
 

@@ -2,8 +2,8 @@
 
 python -m experiments.table_refinement.table cifar10=WORKDIR celeba64=WORKDIR
 
-The workdirs are of refinements (configs/cifar10_refine.py, celeba64_refine.py)
-that were evaluated; any may be left out. Any other label, as in
+The workdirs hold refinements (configs/cifar10_refine.py, celeba64_refine.py)
+that were evaluated. Any of them may be left out. Any other label, as in
 digits=runs/digits_refine, makes a column of its own.
 """
 

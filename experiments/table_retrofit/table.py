@@ -2,7 +2,7 @@
 
 python -m experiments.table_retrofit.table cifar10=WORKDIR
 
-The workdir is of a retrofit (configs/cifar10_retrofit.py) that was evaluated.
+The workdir holds a retrofit (configs/cifar10_retrofit.py) that was evaluated.
 Any other label, as in digits=runs/digits_retrofit, makes a column of its own.
 """
 

@@ -3,9 +3,9 @@
 python -m experiments.table_synthesis.table cifar10=WORKDIR celeba64=WORKDIR \
   imagenet128=WORKDIR imagenet128_large=WORKDIR
 
-The workdirs are of synthesis runs (configs/LABEL.py) that were evaluated; any
-may be left out. Any other label, as in digits=runs/digits, makes a column of
-its own.
+The workdirs hold synthesis runs (configs/LABEL.py) that were evaluated. Any of
+them may be left out. Any other label, as in digits=runs/digits, makes a column
+of its own.
 """
 
 from experiments import published, tables

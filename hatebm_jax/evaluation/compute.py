@@ -1,6 +1,5 @@
 """Measures a trained run, or images from a file, without writing anything."""
 
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -160,11 +159,11 @@ def _draw(
   }
 
 
-def _check_count(num_images: int, name: str) -> None:
+def _check_count(num_images: int, field: str) -> None:
   if num_images < 2:
     raise errors.ConfigError(
-      f"{name}={num_images}: expected 2 or more, because figures measure how "
-      "images differ."
+      f"{field}: expected 2 or more images, because figures measure how images "
+      f"differ; found {num_images}."
     )
 
 
@@ -179,8 +178,5 @@ def _read_samples(config: ml_collections.ConfigDict) -> np.ndarray:
     raise errors.ConfigError(
       f"{field}: expected {expected}, found {images.dtype} {images.shape}."
     )
-  name = pathlib.Path(file).name
-  _check_count(
-    len(images), f"config.metrics.samples: number of images in {name}"
-  )
+  _check_count(len(images), field)
   return images

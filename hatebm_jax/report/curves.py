@@ -1,4 +1,4 @@
-"""Curves of a run: its metrics.jsonl, drawn against the training step."""
+"""Draws the metrics of a run against the training step."""
 
 import io
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ PANELS = {
   "saturation": "share of sample pixels outside [-1, 1]",
 }
 
-# Read on a white page as well as on a black one.
+# These colours are readable on a white page and on a black one.
 _INK, _LINE, _MARK = "#777777", "#2f80d0", "#d0552f"
 
 
 def panels(lines: Sequence[dict[str, float]]) -> dict[str, str]:
-  """Returns name and title of each panel that the metrics fill."""
+  """Returns the titles of the panels that the metrics fill, by name."""
   return {k: v for k, v in PANELS.items() if any(k in line for line in lines)}
 
 
@@ -38,15 +38,15 @@ def draw(
   """Draws one metric against the training step.
 
   Args:
-    ax: to draw on.
-    lines: from `workdir.read_metrics`.
-    name: of the metric, one of `panels(lines)`.
-    marks: training steps to mark by a vertical line.
+    ax: Axes to draw on.
+    lines: Lines that `workdir.read_metrics` returns.
+    name: Name of the metric, one of `panels(lines)`.
+    marks: Training steps that are marked by a vertical line.
   """
   having = [line for line in lines if name in line]
   steps = [line["step"] for line in having]
   if name == "energy_gap":
-    # It spikes by orders of magnitude and changes its sign.
+    # The energy gap spikes by orders of magnitude and changes its sign.
     ax.set_yscale("symlog", linthresh=1e-3)
   ax.plot(steps, [line[name] for line in having], color=_LINE, linewidth=1)
   for step in marks:
@@ -61,11 +61,17 @@ def draw(
 def svg(
   lines: Sequence[dict[str, float]], name: str, marks: Sequence[int] = ()
 ) -> str:
-  """Returns one panel as an SVG document; its arguments are those of `draw`."""
+  """Returns one panel as an SVG document.
+
+  Args:
+    lines: Lines that `workdir.read_metrics` returns.
+    name: Name of the metric, one of `panels(lines)`.
+    marks: Training steps that are marked by a vertical line.
+  """
   figure = Figure(figsize=(4, 2.6), layout="constrained")
   draw(figure.subplots(), lines, name, marks)
   buffer = io.StringIO()
-  # The same run gives the same text.
+  # The salt and the missing date make the text depend on the run alone.
   with matplotlib.rc_context({"svg.hashsalt": name}):
     figure.savefig(
       buffer, format="svg", transparent=True, metadata={"Date": None}

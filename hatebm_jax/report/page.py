@@ -1,6 +1,7 @@
-"""HTML that stands alone: no scripts, and nothing is loaded from elsewhere.
+"""Makes HTML that stands alone, without scripts or files from elsewhere.
 
-Functions take text and return HTML; whatever text they are given is escaped.
+The functions take text and return HTML. All text that they are given is
+escaped.
 """
 
 import base64
@@ -41,8 +42,11 @@ $sections
 </html>
 """)
 
-_MAX_PIXELS = 2**26  # 200 MB; a few kB of PNG could claim more
-# What Pillow raises of a broken PNG, or of one beyond its own bound.
+WIDTH = 1_100  # Pixels; this is about the width of the page.
+# Pictures of more pixels (200 MB) are left out. A PNG of a few kB could claim
+# to hold more.
+_MAX_PIXELS = 2**26
+# Pillow raises these if a PNG is broken, or larger than Pillow's own bound.
 _PNG_ERRORS = (
   Image.DecompressionBombError,
   OSError,
@@ -105,9 +109,9 @@ class Picture(NamedTuple):
   """A picture as text.
 
   Attributes:
-    uri: `data:` URI.
-    size: width and height in pixels; None: the picture's own.
-    shrunk: whether it is smaller than its file.
+    uri: Content of the picture as a `data:` URI.
+    size: Width and height in pixels; None stands for the picture's own size.
+    shrunk: Whether the picture is smaller than its file.
   """
 
   uri: str
@@ -120,7 +124,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def svg(text: str) -> Picture:
-  """Returns the picture of an SVG document."""
+  """Returns an SVG document as a picture."""
   return Picture(_data_uri("image/svg+xml", text.encode()))
 
 
@@ -128,12 +132,12 @@ def png(file: pathlib.Path, max_width: int) -> Picture | None:
   """Reads a PNG.
 
   Args:
-    file: of the picture.
-    max_width: in pixels; what is wider is shrunk to it.
+    file: Path of the picture.
+    max_width: Largest width in pixels. A wider picture is shrunk to it.
 
   Returns:
-    The picture. None: there is none, or a part of it (a run is writing it), or
-    it is larger than any that a run writes.
+    The picture, or None if there is none, if only a part of it is there because
+    a run is writing it, or if it is larger than any picture that a run writes.
   """
   try:
     content = file.read_bytes()
@@ -153,7 +157,7 @@ def png(file: pathlib.Path, max_width: int) -> Picture | None:
 
 
 def text(value: object) -> str:
-  """Escapes text, and what is none: bytes of a file name that are not UTF-8."""
+  """Escapes text, and bytes of a file name that are not UTF-8."""
   value = str(value).encode(errors="backslashreplace").decode()
   return html.escape(value)
 
@@ -164,7 +168,7 @@ def note(value: str) -> str:
 
 
 def hint(value: str, command: str) -> str:
-  """Returns a line that ends in a command."""
+  """Returns a line of text that ends in a command."""
   return f"<p>{text(value)} <code>{text(command)}</code></p>"
 
 
@@ -179,7 +183,7 @@ def table(
     + "</tr>\n"
     for first, *cells in rows
   )
-  # The caption is none of the table's: it stays where the table is scrolled.
+  # The caption is outside the table, so that it stays when the table scrolls.
   return (
     f"<figure><figcaption>{text(caption)}</figcaption>"
     '<div class="wide" tabindex="0"><table class="figures">\n'
@@ -189,7 +193,7 @@ def table(
 
 
 def grouped_table(groups: dict[str, dict[str, str]]) -> str:
-  """Returns a table of names and values under the names of their groups."""
+  """Returns a table of names and values, with the names of their groups."""
   bodies = []
   for group, values in groups.items():
     head = f'<tr><th scope="rowgroup" colspan="2">{text(group)}</th></tr>'
@@ -203,7 +207,7 @@ def grouped_table(groups: dict[str, dict[str, str]]) -> str:
 
 
 def definitions(values: dict[str, str]) -> str:
-  """Returns a list of names and values, in columns."""
+  """Returns a list of names and values in columns."""
   items = "".join(
     f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>\n"
     for name, value in values.items()
@@ -212,7 +216,13 @@ def definitions(values: dict[str, str]) -> str:
 
 
 def figure(picture: Picture, alt: str, caption: str = "") -> str:
-  """Returns a picture with what it says to those who cannot see it."""
+  """Returns a picture.
+
+  Args:
+    picture: The picture.
+    alt: Text for readers who cannot see the picture.
+    caption: Text below the picture; it may be empty.
+  """
   size = ""
   if picture.size:
     size = f' width="{picture.size[0]}" height="{picture.size[1]}"'
@@ -225,7 +235,7 @@ def figure(picture: Picture, alt: str, caption: str = "") -> str:
 
 
 def grid(figures: Iterable[str], narrow: bool = False) -> str:
-  """Places figures beside each other, as many as fit."""
+  """Places as many figures beside each other as fit."""
   kind = "grid narrow" if narrow else "grid"
   return f'<div class="{kind}">\n' + "\n".join(figures) + "\n</div>"
 
@@ -236,7 +246,7 @@ def heading(value: str) -> str:
 
 
 def details(summary: str, content: str) -> str:
-  """Returns content that is shown on a click."""
+  """Returns content that a click on the summary shows."""
   return f"<details><summary>{text(summary)}</summary>\n{content}\n</details>"
 
 
@@ -246,10 +256,10 @@ def document(
   """Returns the whole page.
 
   Args:
-    title: of the window; text.
-    heading: of the page; text.
-    introduction: HTML below it.
-    sections: title, text -> HTML.
+    title: Title of the window, as text.
+    heading: Heading of the page, as text.
+    introduction: Introduction below the heading, as HTML.
+    sections: Sections as HTML by their titles, which are text.
 
   Returns:
     The page in ASCII, so that it is the same in any encoding.

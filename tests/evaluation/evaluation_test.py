@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, errors, report, sample, train
-from hatebm_jax import evaluation as evaluate
-from hatebm_jax.metrics import frechet, spaces
+from hatebm_jax import data, errors, evaluation, report, sample, train
+from hatebm_jax.evaluation import image_quality
+from hatebm_jax.metrics import moments, spaces
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def _config(path, **overrides):
 
 def _evaluate(path, config):
   restored = sample.restore(config, path)
-  evaluate.write(restored.config, path, restored)
-  return json.loads((path / evaluate.FILE).read_text())
+  evaluation.write(evaluation.evaluate(restored), path)
+  return json.loads((path / evaluation.FILE).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_protocol(run, evaluated):
   found = evaluated[0]["protocol"]
   langevin = found.pop("langevin")
   assert langevin["num_steps"] == 4 and langevin["max_drift_y"] is None
-  digits_network = spaces.choose(tiny.config()).weights
+  digits_network = image_quality.choose_space(tiny.config()).weights
   expected = {
     "checkpoint_step": 4,
     "weights": "raw",
@@ -106,14 +106,14 @@ def test_all_of_a_hat_is_there(run, evaluated):
 
 
 def test_table(evaluated):
-  lines = evaluate.table(evaluated[0]).splitlines()
+  lines = evaluation.table(evaluated[0]).splitlines()
   assert lines[0] == (
     "FD-digits: Frechet distance to 1437 train images in the features of a "
-    "small network; it is no FID."
+    "small network; this is not FID."
   )
   hat = next(line for line in lines if "hat samples" in line)
   figure = evaluated[0]["sets"]["hat"]["frechet_distance"]
-  assert f"{figure['mean']:.3f} +- {figure['std']:.3f}" in hat
+  assert f"{figure['mean']:.1f} +- {figure['std']:.1f}" in hat
   assert any("AUROC" in line for line in lines)
   assert any("stuck" in line for line in lines)
 
@@ -123,10 +123,11 @@ def test_given_samples_are_measured_without_a_run(tmp_path):
   file = tmp_path / "samples.npz"
   np.savez(file, images=digits)
   config = tiny.config(metrics__samples=str(file))
-  result = evaluate.write(config, tmp_path)
-  assert result["sets"]["samples"]["frechet_distance"]["mean"] < 1e-9
-  assert result["sets"]["samples"]["precision"]["mean"] == 1
-  protocol = result["protocol"]
+  result = evaluation.evaluate_file(config)
+  figures = result.figures["sets"]["samples"]
+  assert figures["frechet_distance"]["mean"] < 1e-9
+  assert figures["precision"]["mean"] == 1
+  protocol = result.figures["protocol"]
   assert protocol["checkpoint_step"] is None
   expected = {"file": "samples.npz", "sha256": spaces.sha256(file)}
   assert protocol["samples"] == expected
@@ -137,7 +138,7 @@ def test_given_samples_are_measured_without_a_run(tmp_path):
   [
     ({"images": np.zeros((3, 16, 16, 3), np.uint8)}, r"\(3, 16, 16, 3\)"),
     ({"images": np.zeros((3, 16, 16, 1))}, "float64"),
-    ({"images": np.zeros((1, 16, 16, 1), np.uint8)}, "expected 2 or more"),
+    ({"images": np.zeros((1, 16, 16, 1), np.uint8)}, "2 or more.*found 1"),
     ({"x": np.zeros(1)}, "images"),
   ],
 )
@@ -146,12 +147,12 @@ def test_other_files_are_refused(tmp_path, arrays, found):
   np.savez(file, **arrays)
   config = tiny.config(metrics__samples=str(file))
   with pytest.raises(errors.ConfigError, match=found):
-    evaluate.write(config, tmp_path)
+    evaluation.evaluate_file(config)
 
 
 def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
-  file = run / evaluate.REFERENCE_FILE
-  assert frechet.load(file, 64).count == 1437
+  file = run / evaluation.REFERENCE_FILE
+  assert moments.load(file, 64).count == 1437
   config = tiny.config(metrics__statistics=str(file), chains__num_chains=0)
   found = _evaluate(run, config)
   assert found["protocol"]["statistics"]["sha256"] == spaces.sha256(file)
@@ -173,14 +174,17 @@ def test_without_a_network_the_hat_is_still_looked_at(run, tmp_path, capsys):
   config.data.source = f"folder:{tmp_path / 'gray'}"
   config.ood.sets = ()
   restored = restored._replace(config=config)
-  result = evaluate.write(config, tmp_path, restored)
-  assert "no network for these ships" in capsys.readouterr().out
-  assert result["sets"] == {} and result["protocol"]["network"] is None
-  assert result["protocol"]["checkpoint_step"] == 4
-  points = result["chains"]["curve"]
+  result = evaluation.evaluate(restored)
+  assert capsys.readouterr().out == "" and not list(tmp_path.glob("*.*"))
+  evaluation.write(result, tmp_path)
+  assert "no network for these images ships" in capsys.readouterr().out
+  figures = result.figures
+  assert figures["sets"] == {} and figures["protocol"]["network"] is None
+  assert figures["protocol"]["checkpoint_step"] == 4
+  points = figures["chains"]["curve"]
   assert all(point["frechet_distance"] is None for point in points)
   page = report.write(run_with_evaluation(run, tmp_path)).read_text()
-  assert "evaluated without a network" in page and ">None" not in page
+  assert "was evaluated without a network" in page and ">None" not in page
 
 
 def run_with_evaluation(run, path):
@@ -195,4 +199,4 @@ def test_one_image_or_no_repeat_cannot_be_measured(run):
     config = tiny.config(**{field: 1 if "num" in field else 0})
     with pytest.raises(errors.ConfigError, match=name):
       restored = sample.restore(config, run)
-      evaluate.write(restored.config, run, restored)
+      evaluation.evaluate(restored)

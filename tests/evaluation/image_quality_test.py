@@ -4,8 +4,8 @@ import tiny
 from PIL import Image
 
 from hatebm_jax import data, errors
-from hatebm_jax.evaluation import image_quality as measure
-from hatebm_jax.metrics import batches, frechet, resnet10, spaces
+from hatebm_jax.evaluation import image_quality
+from hatebm_jax.metrics import batches, moments, resnet10
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def test_digits():
   config = tiny.config()
   train = data.load_all(data.open_source(config.data, "train"))
   noise = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 1), np.uint8)
-  result = measure.image_sets(config, {"hat": [noise], "generator": [train]})
+  result = image_quality.measure_sets(
+    config, {"hat": [noise], "generator": [train]}
+  )
   means = {
     name: {k: v["mean"] for k, v in figures.items() if k != "num_images"}
     for name, figures in result["sets"].items()
@@ -51,7 +53,9 @@ def test_colour_images_without_a_test_split(folder):
   config = _colour(folder)
   train = data.load_all(data.open_source(config.data, "train"))
   darker = (train * 0.5).astype(np.uint8)
-  result = measure.image_sets(config, {"hat": [darker], "generator": [train]})
+  result = image_quality.measure_sets(
+    config, {"hat": [darker], "generator": [train]}
+  )
   assert set(result["sets"]) == {"hat", "generator"}
   distances = [x["frechet_distance"]["mean"] for x in result["sets"].values()]
   assert distances[1] < 1e-9 < 0.01 < distances[0]
@@ -63,23 +67,23 @@ def test_held_out_images_stand_beside(folder):
   for file in list((folder / "train").iterdir())[:15]:
     file.rename(folder / "test" / file.name)
   images = np.zeros((3, 32, 32, 3), np.uint8)
-  result = measure.image_sets(_colour(folder), {"generator": [images]})
+  result = image_quality.measure_sets(_colour(folder), {"generator": [images]})
   assert result["protocol"]["num_reference"] == 25
   assert result["sets"]["held_out"]["num_images"] == 15
 
 
 def test_the_reference_may_be_a_part_of_the_split(folder):
   config = _colour(folder, metrics__num_references=30)
-  reference = measure.load_reference(config)
+  reference = image_quality.load_reference(config)
   assert reference.protocol["num_reference"] == 30
   chosen = np.sort(np.random.default_rng(0).permutation(40)[:30])
   images = data.load_all(data.open_source(config.data, "train"))[chosen]
-  expected = frechet.moments(resnet10.features(images))
+  expected = moments.compute(resnet10.features(images))
   np.testing.assert_allclose(
     reference.found.moments.covariance, expected.covariance, atol=1e-8
   )
   with pytest.raises(errors.ConfigError, match=r"num_references=50.*2 to 40"):
-    measure.load_reference(_colour(folder, metrics__num_references=50))
+    image_quality.load_reference(_colour(folder, metrics__num_references=50))
 
 
 def test_features_stream_over_eight_devices():
@@ -103,16 +107,16 @@ def test_features_stream_over_eight_devices():
 def test_what_can_be_measured_without_weights(size, channels, expected):
   config = tiny.config(data__image_size=size, data__channels=channels)
   config.data.source = "folder:images"
-  assert spaces.exists(config) == expected
+  assert image_quality.has_network(config) == expected
   if not expected:
     with pytest.raises(errors.ConfigError, match=r"metrics\.inception=FILE"):
-      spaces.choose(config)
+      image_quality.choose_space(config)
 
 
 def test_weights_that_cannot_be_used_are_named(tmp_path):
   config = tiny.config(metrics__inception=str(tmp_path / "none.pth"))
   with pytest.raises(errors.ConfigError, match="expected colour images"):
-    spaces.choose(config)
+    image_quality.choose_space(config)
   config.data.channels = 3
   with pytest.raises(errors.ConfigError, match="releases of"):
-    spaces.choose(config)
+    image_quality.choose_space(config)

@@ -7,19 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
 
 from hatebm_jax import (
   data,
   errors,
-  images,
   objectives,
   pixels,
   sample,
   sharding,
 )
 from hatebm_jax import networks as networks_lib
-from hatebm_jax.evaluation import long_chains as diagnose
+from hatebm_jax.evaluation import console, long_chains, plots
 
 SHAPE = (4, 4, 1)  # of an image of the analytic chains
 CURVE = {"step", "energy", "frechet_distance", "saturation"}
@@ -129,12 +127,12 @@ def digits(restored):
 
 @pytest.fixture(scope="module")
 def measured(restored, digits):
-  return diagnose.measure(restored, digits, brightness)
+  return long_chains.measure(restored, digits, brightness)
 
 
 @pytest.fixture(scope="module")
 def expected():
-  return diagnose.measure(analytic(), REFERENCES, brightness)
+  return long_chains.measure(analytic(), REFERENCES, brightness)
 
 
 def test_figures_and_pictures_of_a_run(measured):
@@ -150,8 +148,8 @@ def test_figures_and_pictures_of_a_run(measured):
   assert all(point.keys() == CURVE for point in result["curve"])
   assert pictures.keys() == {"chains", "long_run", "nearest"}
   assert all(picture.dtype == np.uint8 for picture in pictures.values())
-  assert "8 chains of 10 Langevin steps (2 in training)" in "".join(
-    diagnose.table(result)
+  assert "8 chains of 10 Langevin steps (2 in training)" in console.table(
+    {"sets": {}, "protocol": {}, "chains": result}
   )
 
 
@@ -162,7 +160,7 @@ def test_chains_are_those_of_the_sampler(objective):
   references = np.random.default_rng(1).integers(
     0, 256, (1_500, *SHAPE), np.uint8
   )
-  result, pictures = diagnose.measure(restored, references, brightness)
+  result, pictures = long_chains.measure(restored, references, brightness)
   paths = sample.draw_paths(restored)
   hat_fn = lambda x: 0.5 * np.square(x).sum((-3, -2, -1)).mean()
   strip = cells(pictures["long_run"], len(result["curve"]), 4)
@@ -187,7 +185,7 @@ def test_chains_are_those_of_the_sampler(objective):
 
 def test_chains_start_as_samples_do():
   restored = analytic(8, evaluate__init_scale_z=0.5, evaluate__init_scale_y=0.0)
-  _, pictures = diagnose.measure(restored, REFERENCES)
+  _, pictures = long_chains.measure(restored, REFERENCES)
   columns = (pictures["long_run"].shape[1] - 1) // 33
   start = cells(pictures["long_run"], columns, 4)[0]
   np.testing.assert_array_equal(start, sample.draw(restored).generated[:8])
@@ -207,7 +205,7 @@ def test_neighbours_are_beside_their_samples(digits, measured):
 
 
 def test_one_device_finds_what_eight_find(restored, digits, measured):
-  found, pictures = diagnose.measure(
+  found, pictures = long_chains.measure(
     on_devices(restored, 1), digits, brightness
   )
   assert_close(found, measured[0])
@@ -218,7 +216,7 @@ def test_one_device_finds_what_eight_find(restored, digits, measured):
 def test_batches_do_not_matter():
   # 16 chains at once to fill eight devices, or three batches of 4.
   eight, one = (
-    diagnose.measure(
+    long_chains.measure(
       analytic(devices, chains__num_chains=11, sample__batch_size=batch_size),
       REFERENCES,
       brightness,
@@ -234,7 +232,7 @@ def test_batches_do_not_matter():
 
 def test_pmap_runs_the_same_chains(expected):
   restored = analytic(8, sharding__chains="pmap")
-  found, _ = diagnose.measure(restored, REFERENCES, brightness)
+  found, _ = long_chains.measure(restored, REFERENCES, brightness)
   assert_close(found, expected[0])
 
 
@@ -248,7 +246,7 @@ def test_a_long_chain_forgets_its_start_and_mixes():
     chains__num_chains=num_chains,
     chains__multiple=200,
   )
-  result, _ = diagnose.measure(restored, REFERENCES)
+  result, _ = long_chains.measure(restored, REFERENCES)
   # 201 frames, 2 steps apart.
   assert result["num_steps"] == 400 and result["stuck"] == 0
   variance = eps**2 / (1 - (1 - eps**2 / 2) ** 2)
@@ -287,7 +285,7 @@ def test_the_joint_chain_moves_z(expected):
 @pytest.mark.filterwarnings("error")
 def test_diverging_chains_leave_none():
   restored = analytic(langevin__step_size_y=1e3, chains__multiple=30)
-  result, pictures = diagnose.measure(restored, REFERENCES, brightness)
+  result, pictures = long_chains.measure(restored, REFERENCES, brightness)
   text = json.dumps(result, allow_nan=False)
   assert "NaN" not in text and "Infinity" not in text
   assert result["ess"] is None and result["r_hat"] is None
@@ -297,18 +295,20 @@ def test_diverging_chains_leave_none():
   assert last["saturation"] == 1
   assert result["curve"][0]["energy"] > 0
   assert pictures["chains"].any()
-  assert "R-hat none" in "".join(diagnose.table(result))
+  assert "R-hat none" in console.table(
+    {"sets": {}, "protocol": {}, "chains": result}
+  )
 
 
 def test_chains_that_stand_still_are_stuck():
   restored = analytic(langevin__step_size_y=0.0, langevin__step_size_z=0.0)
-  result, _ = diagnose.measure(restored, REFERENCES, brightness)
+  result, _ = long_chains.measure(restored, REFERENCES, brightness)
   assert (result["ess"], result["r_hat"], result["stuck"]) == (None, None, 8)
   assert result["drift_norm_y"] == 0
 
 
 def test_one_chain_has_no_distance():
-  result, pictures = diagnose.measure(
+  result, pictures = long_chains.measure(
     analytic(chains__num_chains=1), REFERENCES, brightness
   )
   assert {point["frechet_distance"] for point in result["curve"]} == {None}
@@ -326,7 +326,7 @@ def test_one_chain_has_no_distance():
   ],
 )
 def test_steps_of_frames(num_steps, expected):
-  np.testing.assert_array_equal(diagnose.frame_steps(num_steps), expected)
+  np.testing.assert_array_equal(long_chains.frame_steps(num_steps), expected)
   assert len(expected) <= 201
 
 
@@ -342,7 +342,7 @@ def test_steps_of_frames(num_steps, expected):
   ],
 )
 def test_frames_of_images(num_frames, trained, expected):
-  found = diagnose.image_frames(num_frames, trained)
+  found = long_chains.image_frames(num_frames, trained)
   np.testing.assert_array_equal(found, expected)
 
 
@@ -350,28 +350,20 @@ def test_curves_have_a_second_panel_for_distances():
   point = {"step": 0, "energy": 1.0, "frechet_distance": 2.0, "saturation": 0.0}
   steps, energies = np.arange(5), np.random.default_rng(0).normal(size=(5, 3))
   energies[3:, 1] = np.nan, np.inf
-  two = diagnose.plot(steps, energies, 0.5, 2, [point])
-  one = diagnose.plot(
+  two = plots.chains(steps, energies, 0.5, 2, [point])
+  one = plots.chains(
     steps, energies, np.nan, 2, [point | {"frechet_distance": None}]
   )
   assert two.dtype == np.uint8 and two.shape[2] == 3
   assert two.shape[0] == 2 * one.shape[0] and two.shape[1] == one.shape[1]
 
 
-def test_pictures_are_written(tmp_path):
-  shown = {"long_run": images.grid(REFERENCES), "chains": REFERENCES[0]}
-  diagnose.write(tmp_path, shown)
-  for name, picture in shown.items():
-    file = tmp_path / f"evaluation_{name}.png"
-    np.testing.assert_array_equal(Image.open(file), picture[..., 0])
-
-
 @pytest.mark.parametrize("field", ["num_chains", "multiple"])
 def test_no_chains_are_a_clear_error(field):
   with pytest.raises(errors.ConfigError, match=f"config.chains.{field}=0"):
-    diagnose.measure(analytic(**{f"chains__{field}": 0}), REFERENCES)
+    long_chains.measure(analytic(**{f"chains__{field}": 0}), REFERENCES)
 
 
 def test_another_way_to_split_chains_is_refused():
   with pytest.raises(errors.ConfigError, match=r"config\.sharding\.chains"):
-    diagnose.measure(analytic(sharding__chains="none"), REFERENCES)
+    long_chains.measure(analytic(sharding__chains="none"), REFERENCES)

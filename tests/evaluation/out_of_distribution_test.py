@@ -4,7 +4,7 @@ import tiny
 from PIL import Image
 
 from hatebm_jax import data, errors, pixels, sample, train
-from hatebm_jax.evaluation import out_of_distribution as detect
+from hatebm_jax.evaluation import console, energies, out_of_distribution
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,9 @@ def test_both_sides_get_the_lower_resolution(tmp_path):
   # Digits are 8 pixels; the hat's images 16.
   config = tiny.config(ood__num_images=20)
   for size, expected in ((64, 8), (4, 4)):
-    pair = detect.load_pair(config, _folder(tmp_path / str(size), size))
+    pair = out_of_distribution.load_pair(
+      config, _folder(tmp_path / str(size), size)
+    )
     assert pair.resized_to == expected
     assert pair.images_in.shape == (20, 16, 16, 1)
     assert pair.images_out.shape == (5, 16, 16, 1)
@@ -45,7 +47,7 @@ def test_both_sides_get_the_lower_resolution(tmp_path):
 def test_images_of_the_hats_size_or_more_are_not_enlarged(tmp_path):
   config = tiny.config(data__source=_folder(tmp_path / "in", 20, split="train"))
   _folder(tmp_path / "in", 20, 7, split="test")
-  pair = detect.load_pair(config, _folder(tmp_path / "out", 30))
+  pair = out_of_distribution.load_pair(config, _folder(tmp_path / "out", 30))
   assert pair.resized_to == 16
   expected = data.load_all(data.open_source(config.data, "test"))
   np.testing.assert_array_equal(pair.images_in, expected)
@@ -54,7 +56,7 @@ def test_images_of_the_hats_size_or_more_are_not_enlarged(tmp_path):
 def test_the_test_split_is_taken_where_there_is_one(tmp_path):
   source = _folder(tmp_path / "a", 16, 6, split="train")
   _folder(tmp_path / "a", 16, 4, split="test")
-  pair = detect.load_pair(tiny.config(), source)
+  pair = out_of_distribution.load_pair(tiny.config(), source)
   assert len(pair.images_out) == 4 and pair.names[1].endswith("test")
 
 
@@ -62,7 +64,7 @@ def test_energy_is_the_hats(restored):
   images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 1), np.uint8)
   (variables, _), hat = restored.variables, restored.networks.hat
   expected = hat.apply(variables, pixels.to_float(images))
-  found = detect.energy(restored, images)
+  found = energies.compute(restored, images)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -71,7 +73,9 @@ def test_measures_and_draws(restored, tmp_path):
   config = restored.config.copy_and_resolve_references()
   config.ood.update({"sets": (source, source), "bootstraps": 10})
   config.ood.num_images = 10
-  result = detect.measure(restored._replace(config=config), tmp_path)
+  result, pictures = out_of_distribution.measure(
+    restored._replace(config=config)
+  )
   (name, found), *_ = result["sets"].items()
   assert name == source and result["in_distribution"] == "digits test"
   assert (found["num_in"], found["num_out"]) == (10, 10)
@@ -84,9 +88,11 @@ def test_measures_and_draws(restored, tmp_path):
   ]
   # Noise against digits: a trivial score tells them apart.
   assert found["scores"]["png_size"]["auroc"]["value"] > 0.9
-  with Image.open(tmp_path / detect.HISTOGRAM) as picture:
-    assert picture.size[0] == 600
-  assert "png size 0.9" in "\n".join(detect.table(result))
+  # One panel for each name, and both sources have the same one.
+  assert pictures.keys() == {"ood"}
+  assert pictures["ood"].shape == (300, 600, 3)
+  table = console.table({"sets": {}, "protocol": {}, "ood": result})
+  assert "png size 0.9" in table
 
 
 @pytest.mark.parametrize(
@@ -96,8 +102,8 @@ def test_measures_and_draws(restored, tmp_path):
     ("bootstraps", 0, "expected 1 or more"),
   ],
 )
-def test_settings_are_checked(restored, tmp_path, field, value, found):
+def test_settings_are_checked(restored, field, value, found):
   config = restored.config.copy_and_resolve_references().unlock()
   config.ood[field] = value
   with pytest.raises(errors.ConfigError, match=found):
-    detect.measure(restored._replace(config=config), tmp_path)
+    out_of_distribution.measure(restored._replace(config=config))

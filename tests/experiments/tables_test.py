@@ -19,8 +19,7 @@ from experiments.table_refinement import table as refinement
 from experiments.table_retrofit import table as retrofit
 from experiments.table_synthesis import table as synthesis
 from hatebm_jax import config as config_lib
-from hatebm_jax import errors, images, sample, train
-from hatebm_jax import evaluation as evaluate
+from hatebm_jax import errors, evaluation, images, sample, train
 from hatebm_jax.run import workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -239,11 +238,11 @@ def test_runs_that_cannot_stand_in_the_table(tmp_path):
   with pytest.raises(workdir.WorkdirError, match="holds no run"):
     tables.read_runs([f"digits={tmp_path}"])
   path = write_run(tmp_path / "run", "digits", {"hat": {}}, protocol())
-  with pytest.raises(errors.ConfigError, match="one run a label"):
+  with pytest.raises(errors.ConfigError, match="one run for each label"):
     tables.read_runs([f"digits={path}", f"digits={path}"])
   runs = tables.read_runs([f"digits={path}"])
   with pytest.raises(
-    workdir.WorkdirError, match="no Frechet distance of 'hat'"
+    workdir.WorkdirError, match="expected a Frechet distance of 'hat'"
   ):
     synthesis.make(runs)
   with pytest.raises(errors.ConfigError, match=r"a refinement.*'synthesis'"):
@@ -288,7 +287,7 @@ def trained(name, path, **overrides):
   config = tiny.config(name, **tiny_settings)
   assert train.train(config, path) is None
   restored = sample.restore(config, path)
-  evaluate.write(restored.config, path, restored)
+  evaluation.write(evaluation.evaluate(restored), path)
   return path
 
 

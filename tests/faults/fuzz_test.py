@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hatebm_jax import config as config_lib
 from hatebm_jax import convert, data, errors, report
 from hatebm_jax.convert import tf_file, torch_file, torch_pickle
-from hatebm_jax.metrics import frechet
+from hatebm_jax.metrics import moments
 from hatebm_jax.models.hat import Hat
 from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
 
@@ -177,7 +177,7 @@ def with_part(content, index, change):
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (5, 4, 4, 3), np.uint8)
 HAT = Hat(widths=(2, 3), num_downs=1)
-MOMENTS = frechet.moments(RNG.normal(size=(9, 3)))
+MOMENTS = moments.compute(RNG.normal(size=(9, 3)))
 
 
 @pytest.fixture(scope="module", name="archives")
@@ -188,7 +188,7 @@ def npz_archives(tmp_path_factory):
   for save in (np.savez, np.savez_compressed):
     save(path, images=IMAGES, label=np.array("text"))
     contents.append(path.read_bytes())
-  frechet.save(path, MOMENTS)
+  moments.save(path, MOMENTS)
   contents.append(path.read_bytes())
   structs = jax.eval_shape(HAT.init, jax.random.key(0), IMAGES[:1] / 1.0)
   weights = jax.tree.map(lambda x: np.full(x.shape, 0.5, np.float32), structs)
@@ -200,7 +200,7 @@ def read_npz(path, kind):
   if kind < 2:
     return npz.arrays(path, ["images"], optional=["label"])
   if kind == 2:
-    return frechet.load(path, 3)._asdict()
+    return moments.load(path, 3)._asdict()
   module, variables = convert.load_npz(path)
   assert isinstance(module, Hat)
   leaves = jax.tree.leaves(variables)

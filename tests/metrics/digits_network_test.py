@@ -2,7 +2,7 @@ import numpy as np
 import tiny
 
 from hatebm_jax import data
-from hatebm_jax.metrics import digits_network, frechet
+from hatebm_jax.metrics import digits_network, frechet, moments
 
 
 def _digits(split, size=16):
@@ -14,7 +14,7 @@ def _digits(split, size=16):
 
 def _distance(images, reference):
   one, other = (
-    frechet.moments(digits_network.features(x)) for x in (images, reference)
+    moments.compute(digits_network.features(x)) for x in (images, reference)
   )
   return frechet.distance(
     one.mean, one.covariance, other.mean, other.covariance

@@ -13,7 +13,9 @@ import tiny
 from PIL import Image
 
 from hatebm_jax import images, report
-from hatebm_jax.report import curves
+from hatebm_jax.report import __main__ as command
+from hatebm_jax.report import curves, training
+from hatebm_jax.report import text as text_lib
 from hatebm_jax.run import workdir
 
 _VOID = {"meta", "img", "br", "link", "hr"}
@@ -223,7 +225,7 @@ def test_figures_stand_with_their_spread_and_protocol(tmp_path):
   assert row in text
   assert "recognised ↑, % 62.4 ± 1.3 -" in text
   assert "images 1,000 360" in text
-  assert "it is no FID" in text and "1,437 images" in text
+  assert "this is not FID" in text and "1,437 images" in text
   before_ood, _, after = text.partition("against digits test (360)")
   ood, _, chains = after.partition("R-hat")
   assert "checkpoint step 4000" in before_ood
@@ -243,7 +245,7 @@ def test_a_distance_is_called_by_its_network(tmp_path, network):
   text = _page(tmp_path).text
   assert f"{network} ↓ 19.23 ± 0.15" in text
   assert ("FID ↓" in text) == (network == "FID")
-  assert ("it is no FID" in text) == (network != "FID")
+  assert ("this is not FID" in text) == (network != "FID")
 
 
 def test_ood_has_its_baselines_beside_it_and_chains_their_curve(tmp_path):
@@ -273,7 +275,7 @@ def test_ood_has_its_baselines_beside_it_and_chains_their_curve(tmp_path):
 def test_a_mean_is_shown_to_the_second_digit_of_its_spread(
   mean, std, factor, expected
 ):
-  assert report._spread(_figure(mean, std), factor) == expected
+  assert text_lib.spread(_figure(mean, std), factor) == expected
 
 
 def test_rollbacks_are_listed_and_marked_in_the_curves(tmp_path):
@@ -359,7 +361,7 @@ def test_figures_of_an_older_version(tmp_path):
 def test_files_that_hold_something_else(tmp_path, file, content, capsys):
   _run(tmp_path)
   (tmp_path / file).write_text(content)
-  assert report.main([str(tmp_path)]) == 1
+  assert command.main([str(tmp_path)]) == 1
   assert f"{file} does not hold what" in capsys.readouterr().err
   assert not (tmp_path / "report.html").exists()
 
@@ -379,10 +381,10 @@ def test_pictures_that_would_fill_the_memory_are_left_out(tmp_path):
 
 def test_first_and_last_steps_are_among_the_grids():
   steps = list(range(100))
-  picked = report._evenly(steps)
+  picked = training.evenly(steps)
   assert picked[0] == 0 and picked[-1] == 99 and len(picked) == 6
   assert set(np.diff(picked)) <= {19, 20}
-  assert report._evenly([1, 2]) == [1, 2]
+  assert training.evenly([1, 2]) == [1, 2]
 
 
 def test_large_pictures_are_shrunk_and_say_so(tmp_path):
@@ -402,13 +404,13 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 
 
 def test_command_line(tmp_path, capsys):
-  assert report.main([str(tmp_path)]) == 1
+  assert command.main([str(tmp_path)]) == 1
   assert "error: " in capsys.readouterr().err
   assert not (tmp_path / "report.html").exists()
-  assert report.main([str(_run(tmp_path))]) == 0
+  assert command.main([str(_run(tmp_path))]) == 0
   assert capsys.readouterr().out.startswith(f"{tmp_path}/report.html: ")
   (tmp_path / "evaluation.json").write_text('{"sets": ')
-  assert report.main([str(tmp_path)]) == 1
+  assert command.main([str(tmp_path)]) == 1
   assert "evaluation.json is not valid JSON" in capsys.readouterr().err
 
 
