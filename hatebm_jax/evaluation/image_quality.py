@@ -88,7 +88,7 @@ def load_reference(
   record = protocol.of_data(config) | {
     "split": settings.split,
     "network": space.name,
-    "network_sha256": spaces.sha256(space.weights),
+    "network_sha256": protocol.sha256(space.weights),
   }
   for metric in catalog.modules():
     record |= getattr(metric, "PROTOCOL", {})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hatebm_jax.metrics import catalog, chains, ood
-from hatebm_jax.report import page, text
+from hatebm_jax.report import formatting, page
 from hatebm_jax.run import workdir
 
 _PICTURES = {
@@ -32,7 +32,7 @@ def sections(
     path: Path of the workdir.
     result: Content of evaluation.json, or None if there is none.
   """
-  command = text.command(path, "evaluate")
+  command = formatting.command(path, "evaluate")
   if result is None:
     hint = "There is no evaluation yet. Evaluate the run:"
     return {"Evaluation": page.hint(hint, command)}
@@ -61,10 +61,14 @@ def _images(result: dict[str, Any]) -> str:
     if any(figure.name in found for found in sets.values())
   ]
   head = ["", *(workdir.SET_LABELS.get(name, name) for name in sets)]
-  rows = [["images", *(text.number(x["num_images"]) for x in sets.values())]]
+  rows = [
+    ["images", *(formatting.number(x["num_images"]) for x in sets.values())]
+  ]
   for figure in figures:
     factor = 100 if figure.percent else 1
-    cells = [text.spread(x.get(figure.name), factor) for x in sets.values()]
+    cells = [
+      formatting.spread(x.get(figure.name), factor) for x in sets.values()
+    ]
     rows.append([figure.heading(protocol["network"]), *cells])
   notes = [
     "A figure is a mean ± standard deviation over the repeats of the protocol. "
@@ -82,7 +86,9 @@ def _images(result: dict[str, Any]) -> str:
 
 def _protocol_list(result: dict[str, Any]) -> str:
   """Lists the whole protocol of the figures."""
-  seconds = {"seconds of the evaluation": text.number(result.get("seconds"))}
+  seconds = {
+    "seconds of the evaluation": formatting.number(result.get("seconds"))
+  }
   entries = _protocol(result["protocol"]) | seconds
   return "\n" + page.heading("Protocol") + "\n" + page.definitions(entries)
 
@@ -143,7 +149,7 @@ def _ood(path: pathlib.Path, result: dict[str, Any]) -> str:
       [
         score if score == "energy" else f"{score.replace('_', ' ')} (baseline)",
         "higher" if values["higher_is_out"] else "lower",
-        *(text.interval(values[figure.name]) for figure in ood.FIGURES),
+        *(formatting.interval(values[figure.name]) for figure in ood.FIGURES),
       ]
       for score, values in one["scores"].items()
     ]
@@ -160,7 +166,7 @@ def _chains(path: pathlib.Path, result: dict[str, Any]) -> str:
   """Shows the figures of parallel chains."""
   found = result["chains"]
   rows = [
-    (figure.heading(), text.number(found[figure.name]))
+    (figure.heading(), formatting.number(found[figure.name]))
     for figure in chains.FIGURES
     if figure.name in found
   ]
@@ -170,7 +176,7 @@ def _chains(path: pathlib.Path, result: dict[str, Any]) -> str:
     network = result["protocol"]["network"] or "Fréchet distance"
     titles = {"step": "Langevin step", "frechet_distance": network}
     head = [titles.get(name, name.replace("_", " ")) for name in names]
-    points = [[text.number(x.get(name)) for name in names] for x in curve]
+    points = [[formatting.number(x.get(name)) for name in names] for x in curve]
     table = page.table(head, points, "Means over the chains")
     parts.append(page.details("Figures of the curves", table))
   parts.append(_protocol_line(result["protocol"]))

@@ -128,6 +128,13 @@ def svg(text: str) -> Picture:
   return Picture(_data_uri("image/svg+xml", text.encode()))
 
 
+def png_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the PNG files in a folder by name; none if there is no folder."""
+  if not folder.is_dir():
+    return []
+  return sorted(file for file in folder.iterdir() if file.suffix == ".png")
+
+
 def png(file: pathlib.Path, max_width: int) -> Picture | None:
   """Reads a PNG.
 

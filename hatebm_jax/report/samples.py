@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from hatebm_jax.report import page, text
+from hatebm_jax.report import formatting, page
 
 _CAPTIONS = {
   "grid": "Samples: G(z) + y at the end of the chains.",
@@ -26,11 +26,11 @@ def section(path: pathlib.Path) -> str:
     path: Path of the workdir.
   """
   found = []
-  for file in text.png_files(path / "samples"):
+  for file in page.png_files(path / "samples"):
     if match := re.fullmatch(r"(\d+)_(raw|averaged)_(.+)", file.stem):
       found.append((int(match[1]), match[2], match[3], file))
   if not found:
-    command = text.command(path, "sample")
+    command = formatting.command(path, "sample")
     return page.hint("There are no samples yet. Draw some:", command)
   newest = max(step for step, *_ in found)
   order = [*_CAPTIONS, *sorted(name for _, _, name, _ in found)]

@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import Any
 
-from hatebm_jax.report import curves, page, text
+from hatebm_jax.report import curves, formatting, page
 
 _MAX_STEPS = 6  # Largest number of training steps in a row of grids.
 _GRID_WIDTH = 560  # Pixels; this is the width of 8 images of 64 pixels.
@@ -64,11 +64,11 @@ def metrics(
     last = next(line for line in reversed(lines) if name in line)
     alt = (
       f"Curve of {title} ({name}) against the training step; "
-      f"{text.number(last[name])} at step {last['step']:,}."
+      f"{formatting.number(last[name])} at step {last['step']:,}."
     )
     figures.append(page.figure(page.svg(curves.svg(lines, name, marks)), alt))
   if not figures:
-    command = text.command(path, "train")
+    command = formatting.command(path, "train")
     return page.hint("Nothing is logged yet. Train the run:", command)
   marked = " Dashed lines are rollbacks." if marks else ""
   note = f"A point is a mean over the training steps between two logs.{marked}"
@@ -80,7 +80,7 @@ def rollbacks(records: list[dict[str, Any]]) -> str:
   if not records:
     return ""
   rows = [
-    [text.number(x[name]) for name in ("step", "to", "rule", "value")]
+    [formatting.number(x[name]) for name in ("step", "to", "rule", "value")]
     for x in records
   ]
   head = ["diverged at step", "went back to step", "rule", "value"]
@@ -90,7 +90,7 @@ def rollbacks(records: list[dict[str, Any]]) -> str:
 def grids(folder: pathlib.Path) -> str:
   """Shows the grids that training wrote, a row for each kind of image."""
   files = {}
-  for file in text.png_files(folder):
+  for file in page.png_files(folder):
     if match := re.fullmatch(r"(\d+)_(.+)", file.stem):
       files.setdefault(match[2], []).append((int(match[1]), file))
   # Unknown kinds follow the known ones.

@@ -6,12 +6,13 @@ import tiny
 
 from hatebm_jax import data, errors, evaluation, report, sample, train
 from hatebm_jax.evaluation import image_quality
-from hatebm_jax.metrics import moments, spaces
+from hatebm_jax.evaluation import protocol as protocol_lib
+from hatebm_jax.metrics import moments
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """A trained run on digits."""
+  """Returns the workdir of a trained run on digits."""
   path = tmp_path_factory.mktemp("run")
   train.train(tiny.config(), path)
   return path
@@ -38,7 +39,7 @@ def _evaluate(path, config):
 
 @pytest.fixture(scope="module")
 def evaluated(run):
-  """evaluation.json of a run, with everything in it, twice."""
+  """Returns evaluation.json of two full evaluations of one run."""
   grid = sample.images.grid(np.zeros((4, 16, 16, 1), np.uint8))
   for i in range(3):
     sample.images.write_png(run / "images" / "more" / f"{i}.png", grid)
@@ -70,7 +71,7 @@ def test_protocol(run, evaluated):
     "num_reference": 1437,
     "image_size": 16,
     "network": "FD-digits",
-    "network_sha256": spaces.sha256(digits_network),
+    "network_sha256": protocol_lib.sha256(digits_network),
     "statistics": None,
   }
   assert {key: found[key] for key in expected} == expected
@@ -95,7 +96,7 @@ def test_repeats_are_of_other_images_and_give_the_spread(run, evaluated):
 
 def test_all_of_a_hat_is_there(run, evaluated):
   scores = evaluated[0]["ood"]["sets"].popitem()[1]
-  # A folder without splits: all of its images.
+  # A folder without splits gives all of its images.
   assert scores["num_in"] == 30 and scores["num_out"] >= 3
   assert scores["resized_to"] == 8
   assert 0 <= scores["scores"]["energy"]["auroc"]["value"] <= 1
@@ -129,7 +130,7 @@ def test_given_samples_are_measured_without_a_run(tmp_path):
   assert figures["precision"]["mean"] == 1
   protocol = result.figures["protocol"]
   assert protocol["checkpoint_step"] is None
-  expected = {"file": "samples.npz", "sha256": spaces.sha256(file)}
+  expected = {"file": "samples.npz", "sha256": protocol_lib.sha256(file)}
   assert protocol["samples"] == expected
 
 
@@ -155,12 +156,12 @@ def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
   assert moments.load(file, 64).count == 1437
   config = tiny.config(metrics__statistics=str(file), chains__num_chains=0)
   found = _evaluate(run, config)
-  assert found["protocol"]["statistics"]["sha256"] == spaces.sha256(file)
+  assert found["protocol"]["statistics"]["sha256"] == protocol_lib.sha256(file)
   assert found["protocol"]["num_reference"] == 1437
   for name, figures in found["sets"].items():
     expected = evaluated[0]["sets"][name]["frechet_distance"]["values"][0]
     assert figures["frechet_distance"]["values"][0] == expected
-    # These need the features of the reference images themselves.
+    # These figures need the features of the reference images.
     assert "precision" not in figures
   assert "chains" not in found and "ood" not in found
 

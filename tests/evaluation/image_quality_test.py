@@ -10,7 +10,7 @@ from hatebm_jax.metrics import batches, moments, resnet10
 
 @pytest.fixture
 def folder(tmp_path):
-  """Colour images of 32 pixels: 40 to train on."""
+  """Returns a folder of 40 training images in colour, 32 pixels large."""
   rng = np.random.default_rng(0)
   (tmp_path / "train").mkdir()
   for i in range(40):
@@ -42,7 +42,7 @@ def test_digits():
   hat, generator, held_out = means["hat"], means["generator"], means["held_out"]
   assert result["protocol"]["num_reference"] == 1437
   assert hat["recognised"] == 0 and held_out["recognised"] > 0.85
-  # The set itself, far less than other digits, far less than noise.
+  # The set itself is nearest. Other digits are nearer than noise.
   distances = [x["frechet_distance"] for x in (generator, held_out, hat)]
   assert distances[0] < 1e-6 and 1 < distances[1] < 10 < 100 < distances[2]
   assert generator["precision"] == generator["recall"] == 1
@@ -94,7 +94,7 @@ def test_features_stream_over_eight_devices():
     seen.append((batch.shape, len(batch.sharding.device_set)))
     return resnet10.outputs(batch)
 
-  # Ten at a time are sixteen on eight devices, and the last one is filled up.
+  # On eight devices a batch of ten becomes sixteen; the last one is padded.
   parts = batches.stream(outputs, np.split(images, [10, 20]), 10)
   features = np.concatenate([features for features, _ in parts])
   assert seen == [((16, 32, 32, 3), 8)] * 3

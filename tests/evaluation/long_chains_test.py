@@ -1,4 +1,4 @@
-"""Long-run chains: against the sampler, against formulas, when they fail."""
+"""Tests long chains against the sampler and formulas, and when they fail."""
 
 import json
 
@@ -37,7 +37,7 @@ REFERENCES = np.random.default_rng(0).integers(0, 256, (30, *SHAPE), np.uint8)
 
 
 def brightness(shown):
-  """Stands in for a Frechet distance: of uint8 images, to a float."""
+  """Stands in for a Frechet distance: it maps uint8 images to a float."""
   assert shown.dtype == np.uint8
   return float(shown.mean())
 
@@ -52,14 +52,14 @@ def on_devices(restored, count):
 
 
 class Quadratic:
-  """H = c |x|^2 / 2, in place of a network; its variables are c."""
+  """The hat H = c |x|^2 / 2 in place of a network; its variables are c."""
 
   def apply(self, variables, x):
     return 0.5 * variables * jnp.square(x).sum((1, 2, 3))
 
 
 def analytic(devices=1, objective="joint", **overrides):
-  """Chains of the hat |x|^2 / 2 on the generator x = z / 2."""
+  """Returns chains of the hat |x|^2 / 2 on the generator x = z / 2."""
   config = tiny.config(
     **{
       "langevin__num_steps": 2,
@@ -80,7 +80,7 @@ def analytic(devices=1, objective="joint", **overrides):
 
 
 def cells(picture, columns, size):
-  """Takes a film strip apart: `[columns, rows, size, size, channels]`."""
+  """Returns the cells of a strip, `[columns, rows, size, size, channels]`."""
   zoom = max(1, 32 // size)
   edge = zoom * size + 1
   rows = (picture.shape[0] - 1) // edge
@@ -89,14 +89,14 @@ def cells(picture, columns, size):
 
 
 def assert_close(found, expected, leave_out=()):
-  """Compares figures that differ by rounding alone."""
+  """Compares figures that differ only by rounding."""
   for name in FIGURES - {"curve", *leave_out}:
     np.testing.assert_allclose(
       found[name] or 0, expected[name] or 0, rtol=1e-3, atol=1e-5, err_msg=name
     )
   for one, other in zip(found["curve"], expected["curve"], strict=True):
     for name in CURVE:
-      # The brightness moves where one of many pixels is rounded otherwise.
+      # The brightness moves if one of many pixels is rounded differently.
       np.testing.assert_allclose(
         one[name], other[name], rtol=1e-3, atol=1e-5, err_msg=name
       )
@@ -104,8 +104,8 @@ def assert_close(found, expected, leave_out=()):
 
 @pytest.fixture(scope="module")
 def restored():
-  """Networks of the digits, as they are before training."""
-  # At T = 1 the chain is no amplifier of rounding.
+  """Returns the networks of the digits as they are before training."""
+  # At T = 1 the chain does not amplify rounding.
   config = tiny.config(
     langevin__temperature=1.0,
     langevin__step_size_y=0.1,
@@ -155,7 +155,7 @@ def test_figures_and_pictures_of_a_run(measured):
 
 @pytest.mark.parametrize("objective", ["joint", "synthesis"])
 def test_chains_are_those_of_the_sampler(objective):
-  """`draw_paths` runs the same chains in one piece: steps 0 to 10."""
+  """`draw_paths` runs the same chains in one piece, from step 0 to 10."""
   restored = analytic(8, objective, chains__multiple=5, evaluate__num_steps=10)
   references = np.random.default_rng(1).integers(
     0, 256, (1_500, *SHAPE), np.uint8
@@ -177,7 +177,8 @@ def test_chains_are_those_of_the_sampler(objective):
       atol=1e-6,
     )
   assert list(energies) == [0, 1, 2, 3, 4, 5, 7, 10]
-  # Of many images 1,000 stand for all; samples are those of training's 2 steps.
+  # 1,000 of many images stand for all. Samples have taken 2 steps, as in
+  # training.
   chosen = references[np.linspace(0, 1_499, 1_000).round().astype(int)]
   gap = hat_fn(pixels.to_float(chosen)) - energies[2]
   np.testing.assert_allclose(result["energy_gap"], gap, rtol=1e-4)
@@ -214,7 +215,7 @@ def test_one_device_finds_what_eight_find(restored, digits, measured):
 
 
 def test_batches_do_not_matter():
-  # 16 chains at once to fill eight devices, or three batches of 4.
+  # Either 16 chains run at once to fill eight devices, or three batches of 4.
   eight, one = (
     long_chains.measure(
       analytic(devices, chains__num_chains=11, sample__batch_size=batch_size),
@@ -223,7 +224,7 @@ def test_batches_do_not_matter():
     )
     for devices, batch_size in ((8, 16), (1, 4))
   )
-  # The chains that fill up count for the drift, and for nothing else.
+  # The chains that fill up the devices count only for the drift.
   drifts = ("drift_norm_y", "drift_norm_z")
   assert_close(one[0], eight[0], leave_out=drifts)
   for name in drifts:
@@ -237,7 +238,7 @@ def test_pmap_runs_the_same_chains(expected):
 
 
 def test_a_long_chain_forgets_its_start_and_mixes():
-  """y' = (1 - a) y + eps n of H = |y|^2 / 2, with G(z) = 0: an exact law."""
+  """Its law is known: y' = (1 - a) y + eps n if H = |y|^2 / 2 and G(z) = 0."""
   eps, num_chains = 0.8, 64
   restored = analytic(
     objective="synthesis",
@@ -247,18 +248,20 @@ def test_a_long_chain_forgets_its_start_and_mixes():
     chains__multiple=200,
   )
   result, _ = long_chains.measure(restored, REFERENCES)
-  # 201 frames, 2 steps apart.
+  # There are 201 frames, 2 steps apart.
   assert result["num_steps"] == 400 and result["stuck"] == 0
   variance = eps**2 / (1 - (1 - eps**2 / 2) ** 2)
-  # H is a sum of 16 squares: its deviation is variance * sqrt(8).
+  # H is a sum of 16 squares, so its deviation is variance * sqrt(8).
   deviation = variance * np.sqrt(8)
   error = deviation / np.sqrt(num_chains)
   assert abs(result["curve"][-1]["energy"] - 8 * variance) < 4 * error
   assert result["r_hat"] < 1.05
-  # Squares decay by (1 - a)^4 = 0.21 a frame, of 101 frames a chain.
+  # The correlation of squares decays by (1 - a)^4 = 0.21 per frame. A chain has
+  # 101 frames.
   expected = 101 * num_chains * (1 - 0.68**4) / (1 + 0.68**4)
   np.testing.assert_allclose(result["ess"], expected, rtol=0.25)
-  # Mean norm of the drift a y, a = eps^2 / 2: chi of 16 degrees, mean 3.938.
+  # The norm of the drift a y, a = eps^2 / 2, is chi with 16 degrees of freedom.
+  # Its mean is 3.938.
   np.testing.assert_allclose(
     result["drift_norm_y"], eps**2 / 2 * np.sqrt(variance) * 3.938, rtol=0.02
   )

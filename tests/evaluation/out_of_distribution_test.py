@@ -24,7 +24,7 @@ def _folder(path, size, num_images=5, split=""):
 
 
 def test_both_sides_get_the_lower_resolution(tmp_path):
-  # Digits are 8 pixels; the hat's images 16.
+  # Digits are 8 pixels large, and the hat's images 16.
   config = tiny.config(ood__num_images=20)
   for size, expected in ((64, 8), (4, 4)):
     pair = out_of_distribution.load_pair(
@@ -33,7 +33,7 @@ def test_both_sides_get_the_lower_resolution(tmp_path):
     assert pair.resized_to == expected
     assert pair.images_in.shape == (20, 16, 16, 1)
     assert pair.images_out.shape == (5, 16, 16, 1)
-  # In-distribution images went down to 4 pixels and up again too.
+  # The in-distribution images went down to 4 pixels and up again, too.
   low = config.data.copy_and_resolve_references()
   low.image_size = 4
   small = data.load_all(data.open_source(low, "test"))
@@ -86,9 +86,9 @@ def test_measures_and_draws(restored, tmp_path):
     "total_variation",
     "png_size",
   ]
-  # Noise against digits: a trivial score tells them apart.
+  # A trivial score tells noise from digits.
   assert found["scores"]["png_size"]["auroc"]["value"] > 0.9
-  # One panel for each name, and both sources have the same one.
+  # There is one panel for each name, and both sources have the same name.
   assert pictures.keys() == {"ood"}
   assert pictures["ood"].shape == (300, 600, 3)
   table = console.table({"sets": {}, "protocol": {}, "ood": result})

@@ -1,4 +1,4 @@
-"""What `evaluation.write` leaves in a workdir."""
+"""Tests what `evaluation.write` leaves in a workdir."""
 
 import json
 

@@ -11,7 +11,8 @@ def _result(recognised, distance):
 
 
 def test_mean_and_spread_by_hand():
-  # Of 1, 2 and 6: the squares of -2, -1 and 3 are 14, over 2 is 7.
+  # The deviations of 1, 2 and 6 are -2, -1 and 3. Their squares sum to 14, and
+  # 14 / 2 is 7.
   results = [_result(0.25, 1.0), _result(0.25, 2.0), _result(0.25, 6.0)]
   assert seeds.table(results).splitlines() == [
     "| images of | recognised | rarest digit | FD-digits |",

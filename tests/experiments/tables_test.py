@@ -1,4 +1,4 @@
-"""The paper's tables: published rows beside ours, from evaluation.json."""
+"""Tests the paper's tables, with published rows beside ours."""
 
 import importlib
 import importlib.util
@@ -30,7 +30,7 @@ def distance(mean, std=None):
 
 
 def protocol(**changes):
-  """A protocol as --mode=evaluate writes it: the paper's of cifar10_refine."""
+  """Returns a protocol as evaluation.json has it, the paper's by default."""
   chain = {"num_steps": 350, "temperature": 1e-3}
   return {
     "checkpoint_step": 25_000,
@@ -52,7 +52,7 @@ def protocol(**changes):
 
 
 def write_run(path, config_name, sets, protocol, ood=None, **overrides):
-  """Writes a workdir as a run and its evaluation leave it."""
+  """Writes the workdir that a run and its evaluation leave."""
   config = importlib.import_module(
     f"hatebm_jax.configs.{config_name}"
   ).get_config()
@@ -276,7 +276,7 @@ def test_a_run_that_was_not_evaluated_is_one_line(tmp_path):
 
 
 def trained(name, path, **overrides):
-  """Trains and evaluates a tiny digits run; returns its workdir."""
+  """Trains and evaluates a tiny digits run, and returns its workdir."""
   tiny_settings = {
     "train__num_steps": 2,
     "train__image_every": 100,
@@ -298,7 +298,7 @@ def distance_of(path, name):
 
 
 def rows_of(table, *arguments):
-  """Cells of measured rows, by model; and the last footnote."""
+  """Returns the cells of measured rows by model, and the last footnote."""
   *lines, note = lines_of(table, *arguments)
   cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
   return {row[0]: row[2:] for row in cells if "measured here" in row}, note
@@ -335,7 +335,7 @@ def test_tables_of_a_real_digits_run(tmp_path):
       "png size",
     )
   }
-  # Noise is not smooth: a score without any model tells it from digits.
+  # Noise is not smooth, so that a score without a model tells it from digits.
   value = re.fullmatch(
     r"AUROC (\S+) \[.*\] \[\^2\]", rows["digits: total variation"][-1]
   )
@@ -372,7 +372,7 @@ def test_tables_of_real_joint_runs(table, source, name, models, tmp_path):
 
 
 def commands(readme):
-  """Every `python -m` command of a README's bash blocks, as words."""
+  """Returns the words of each `python -m` command in a README's bash blocks."""
   blocks = re.findall(r"^```bash\n(.*?)^```", readme, re.M | re.S)
   lines = "".join(blocks).replace("\\\n", " ").splitlines()
   return [w for w in map(shlex.split, lines) if w[1:2] == ["-m"]]
@@ -399,5 +399,5 @@ def test_commands_of_the_readmes(name):
         assert field in defaults[group], key
       elif module.endswith(".table"):
         runs.add(value)
-  # The tables are of runs that the commands make.
+  # The commands make the runs that the tables show.
   assert runs and runs <= workdirs

@@ -1,4 +1,4 @@
-"""Metrics of sets of images are found by walking the package."""
+"""Tests that metrics of sets of images are found by walking the package."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mixing against ArviZ, by hand and on chains with a known answer."""
+"""Tests mixing against ArviZ, by hand and on chains with a known answer."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hatebm_jax.metrics import chains
 
 
 def recursion(phi, num_chains, num_frames, seed):
-  """Stationary chains x' = phi x + sqrt(1 - phi^2) n, of variance 1."""
+  """Returns stationary chains x' = phi x + sqrt(1 - phi^2) n of variance 1."""
   rng = np.random.default_rng(seed)
   x = np.empty((num_chains, num_frames))
   x[:, 0] = rng.normal(size=num_chains)
@@ -25,8 +25,9 @@ ARRAYS = {
 }
 
 
-# Made with arviz 0.23.4, which shares no code with arviz-stats:
-# arviz.ess(array, method="bulk"), arviz.rhat(array, method="rank").
+# These numbers were made with arviz 0.23.4, which shares no code with
+# arviz-stats, by arviz.ess(array, method="bulk") and
+# arviz.rhat(array, method="rank").
 @pytest.mark.parametrize(
   "name, ess, r_hat",
   [
@@ -44,8 +45,9 @@ def test_figures_are_those_of_arviz(name, ess, r_hat):
 
 
 def test_r_hat_of_balanced_halves_by_hand():
-  # The halves of all chains have the same mean of normal scores (0), as have
-  # their distances from the median: B = 0, R-hat = sqrt((n - 1) / n), n = 4.
+  # The halves of all chains have the same mean of normal scores, 0, and so do
+  # their distances from the median. Then B = 0 and R-hat = sqrt((n - 1) / n)
+  # with n = 4.
   halves = [[8, -8, 1, -1], [7, -7, 2, -2], [6, -6, 3, -3], [5, -5, 4, -4]]
   found = chains.mixing(np.reshape(halves, (2, 8)))
   np.testing.assert_allclose(found.r_hat, np.sqrt(3 / 4), rtol=1e-12)
@@ -53,7 +55,7 @@ def test_r_hat_of_balanced_halves_by_hand():
 
 
 def test_ess_of_alternating_chains_by_hand():
-  # Their autocorrelations cancel: the estimate is cut off at n log10(n).
+  # Their autocorrelations cancel, so the estimate is cut off at n log10(n).
   found = chains.mixing(np.tile([1.0, -1.0], (2, 10)))
   np.testing.assert_allclose(found.ess, 40 * np.log10(40), rtol=1e-12)
 
@@ -75,11 +77,12 @@ def test_ess_of_a_recursion(phi):
 
 
 def test_chains_at_levels_of_their_own_move_but_do_not_mix():
-  # Apart by 1,000 times what they move: not stuck, but no one's idea of mixed.
+  # The chains are 1,000 times as far apart as they move. They are not stuck,
+  # but they do not mix.
   levels = 1_000 * np.arange(8)[:, None]
   found = chains.mixing(recursion(0.5, 8, 100, 5) + levels)
   assert found.stuck == 0 and found.r_hat > 2.5 and found.ess < 16
-  # One chain of eight that lags behind, and a drift that all share.
+  # One chain of eight lags behind, or all chains share a drift.
   one = recursion(0.5, 8, 100, 5) + 5 * (np.arange(8) == 3)[:, None]
   assert chains.mixing(one).r_hat > 1.1
   drift = recursion(0.5, 8, 100, 5) + 0.1 * np.arange(100)
@@ -87,7 +90,7 @@ def test_chains_at_levels_of_their_own_move_but_do_not_mix():
 
 
 def test_all_stuck_at_one_value_is_not_perfect():
-  # R-hat would be 0/0, the effective sample size all 80 frames.
+  # R-hat would be 0/0, and the effective sample size would be all 80 frames.
   energies = np.full((4, 20), 0.7)
   assert chains.mixing(energies) == (None, None, 4)
   assert chains.mixing(energies + np.arange(4)[:, None]) == (None, None, 4)
@@ -104,7 +107,7 @@ def test_few_and_many_stuck_chains_are_counted():
 
 @pytest.mark.parametrize("scale, stuck", [(0.005, 2), (0.02, 0)])
 def test_a_chain_that_hardly_moves_is_stuck(scale, stuck):
-  # 1e-4 of the variance: 1% of the deviation.
+  # A share of 1e-4 of the variance is 1 % of the deviation.
   energies = recursion(0.0, 8, 200, 7)
   energies[[2, 5]] *= scale
   assert chains.mixing(energies).stuck == stuck
@@ -114,7 +117,7 @@ def test_rounding_is_no_movement():
   noise = np.random.default_rng(8).normal(size=(4, 50))
   rounded = (100 + 1e-6 * noise).astype(np.float32)
   assert len(np.unique(rounded)) == 1
-  # An energy of 100 comes in steps of 8e-6.
+  # Energies of 100 are 8e-6 apart in float32.
   jitter = (100 + 8e-6 * np.sign(noise)).astype(np.float32)
   assert len(np.unique(jitter)) > 1
   for energies in (rounded, jitter):
@@ -140,7 +143,7 @@ def test_few_frames_leave_no_figure():
   for num_frames in range(4, 10):
     found = chains.mixing(energies[:, :num_frames])
     assert found.ess is None and found.r_hat > 1
-  # From here on the energies matter: slow chains are told from shuffled ones.
+  # With more frames, slow chains are told from shuffled ones.
   shuffled = np.random.default_rng(0).permutation(energies[:, :10].ravel())
   slow = chains.mixing(energies[:, :10]).ess
   assert slow < 0.5 * chains.mixing(shuffled.reshape(8, 10)).ess
@@ -152,7 +155,7 @@ def test_one_chain_has_no_r_hat():
 
 
 def test_chains_that_stop_between_two_levels_give_no_infinity():
-  # Each half stands still: nothing within it to compare with.
+  # Each half stands still, so that there is no variance within it.
   energies = np.repeat([[0.0, 1.0], [2.0, 3.0]], 10, axis=1)
   found = chains.mixing(energies)
   assert found.r_hat is None and found.ess < 5
@@ -187,7 +190,7 @@ def test_a_copy_is_found_at_distance_zero():
   found = chains.nearest(references[[7, 31]], references, batch_size=20)
   np.testing.assert_array_equal(found.indices, [[7], [31]])
   np.testing.assert_array_equal(found.distances, [[0.0], [0.0]])
-  # All pixels off by 3 grey levels, without a wrap at 255.
+  # All pixels are 3 grey levels off, and the difference does not wrap at 255.
   off = np.where(references[:1] < 128, references[:1] + 3, references[:1] - 3)
   found = chains.nearest(off.astype(np.uint8), references)
   assert found.indices == 0

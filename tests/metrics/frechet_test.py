@@ -1,4 +1,4 @@
-"""The Frechet distance, by hand and against a matrix square root."""
+"""Tests the Frechet distance by hand and against a matrix square root."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ def _covariance(rng, dim, rank=None):
 
 
 def test_distance_of_independent_features_by_hand():
-  # (0 - 3)^2 + (1 - 2)^2 + (3 - 1)^2: means, then standard deviations.
+  # The sum (0 - 3)^2 + (1 - 2)^2 + (3 - 1)^2 has the means first, then the
+  # standard deviations.
   found = frechet.distance(
     [0.0, 5.0], np.diag([1.0, 9.0]), [3.0, 5.0], np.diag([4.0, 1.0])
   )
@@ -41,13 +42,13 @@ def test_distance_is_symmetric_and_zero_for_equals():
 
 
 def test_distance_of_singular_covariances():
-  # Equal covariances of rank 5 in 50 dimensions: the means alone are left.
+  # Equal covariances of rank 5 in 50 dimensions leave only the means.
   rng = np.random.default_rng(2)
   sigma = _covariance(rng, 50, rank=5)
   mu = rng.normal(size=50)
   found = frechet.distance(mu, sigma, mu + 1, sigma)
   np.testing.assert_allclose(found, 50.0, rtol=1e-6)
-  # From a point: the trace of the other covariance.
+  # The distance from a point is the trace of the other covariance.
   found = frechet.distance(mu, np.zeros((50, 50)), mu, sigma)
   np.testing.assert_allclose(found, np.trace(sigma), rtol=1e-12)
 

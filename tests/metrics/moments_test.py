@@ -1,4 +1,4 @@
-"""Moments of features, and their files."""
+"""Tests moments of features and their files."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_saved_moments_come_back(tmp_path):
   np.testing.assert_array_equal(again.mean, found.mean)
   np.testing.assert_array_equal(again.covariance, found.covariance)
   assert again.count == 9
-  # As other tools write: no count.
+  # Other tools write no count.
   np.savez(tmp_path / "other.npz", mu=np.zeros(3), sigma=np.eye(3))
   assert moments.load(tmp_path / "other.npz", 3).count == 0
 

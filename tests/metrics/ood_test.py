@@ -21,19 +21,19 @@ def test_agrees_with_scikit_learn(decimals):
   np.testing.assert_allclose(found.auroc.value, expected, rtol=1e-12)
   expected = metrics.average_precision_score(labels, scores)
   np.testing.assert_allclose(found.aupr.value, expected, rtol=1e-12)
-  # In-distribution images are what is accepted: the positives, scored by -H.
+  # Here the in-distribution images are the positives, and -H is their score.
   fpr, tpr, _ = metrics.roc_curve(1 - labels, -scores, drop_intermediate=False)
   expected = fpr[np.argmax(tpr >= 0.95)]
   np.testing.assert_allclose(found.fpr95.value, expected, rtol=1e-12)
 
 
 def test_by_hand():
-  # Of 4 x 2 pairs the OOD image wins 6 and ties 1.
+  # The OOD image wins 6 of 4 x 2 pairs and ties 1.
   found = ood.detection([0.0, 1.0, 2.0, 3.0], [2.0, 5.0], num_bootstraps=1)
   assert found.auroc.value == 6.5 / 8
-  # From the top: one of one, then (with the tie at 2) two of four.
+  # From the top, precision is one of one, then two of four with the tie at 2.
   assert found.aupr.value == (1 / 1 + 2 / 4) / 2
-  # All four must be let in: up to 3, where one of two OOD images is.
+  # All four must be accepted, up to a score of 3. So is one of two OOD images.
   assert found.fpr95.value == 0.5
 
 
@@ -46,7 +46,7 @@ def test_separate_sets_and_equal_scores():
 
 
 def test_interval_covers_as_often_as_it_says():
-  # AUROC of N(0, 1) against N(1, 1) is Phi(1 / sqrt(2)) = 0.7602.
+  # The AUROC of N(0, 1) against N(1, 1) is Phi(1 / sqrt(2)) = 0.7602.
   rng = np.random.default_rng(1)
   hits = 0
   for seed in range(200):
@@ -54,8 +54,8 @@ def test_interval_covers_as_often_as_it_says():
       rng.normal(size=60), rng.normal(1, 1, 60), 200, seed
     ).auroc
     hits += found.low <= 0.7602 <= found.high
-  # 95 % of 200, and 4 standard deviations; the percentile method is a little
-  # short at 60 images.
+  # The bounds are 95 % of 200 with 4 standard deviations. The percentile method
+  # gives slightly short intervals with 60 images.
   assert 177 <= hits <= 200
 
 
@@ -79,7 +79,7 @@ def test_trivial_scores_by_hand():
   scores = {name: fn(image) for name, fn in ood.BASELINES.items()}
   assert scores["brightness"] == [4]
   np.testing.assert_allclose(scores["contrast"], [8**0.5])
-  # Down: 8 and 0; across: 4 and 4.
+  # The differences are 8 and 0 down, 4 and 4 across.
   assert scores["total_variation"] == [4 + 4]
   noise = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
   flat = np.zeros((1, 16, 16, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Metrics against other implementations, on the same random features.
+"""Tests metrics against other implementations on the same random features.
 
 The numbers are those of torch-fidelity 0.4.0 (FID, KID, Inception Score) and
 prdc 0.2 (precision, recall, density, coverage), float64.
@@ -64,8 +64,8 @@ def test_inception_score_of_splits(logits):
 
 
 def test_discrepancy_by_hand():
-  # Kernels (x y + 1)^3 of x = 0, 1 and y = 1, 2: within 1 and 27, between 1,
-  # 1, 8 and 27.
+  # The kernels (x y + 1)^3 of x = 0, 1 and y = 1, 2 are 1 and 27 within the
+  # sets, and 1, 1, 8 and 27 between them.
   x, y = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
   found = kid.discrepancy(x, y)
   np.testing.assert_allclose(found, 1 + 27 - 2 * (1 + 1 + 8 + 27) / 4)

@@ -6,7 +6,7 @@ from hatebm_jax.metrics import resnet10
 
 
 def _reference(images):
-  """Features and logits by TensorFlow's own operations."""
+  """Computes features and logits with TensorFlow's own operations."""
   with np.load(resnet10.WEIGHTS) as file:
     weights = dict(file)
 

@@ -14,8 +14,7 @@ from PIL import Image
 
 from hatebm_jax import images, report
 from hatebm_jax.report import __main__ as command
-from hatebm_jax.report import curves, training
-from hatebm_jax.report import text as text_lib
+from hatebm_jax.report import curves, formatting, training
 from hatebm_jax.run import workdir
 
 _VOID = {"meta", "img", "br", "link", "hr"}
@@ -23,7 +22,7 @@ _PANELS = ("energy_gap", "drift_norm_y", "saturation")
 
 
 class _Page(html.parser.HTMLParser):
-  """Reads a page: text, tags, images; balanced, or it asserts."""
+  """Reads text, tags and images of a page, and asserts that tags balance."""
 
   def __init__(self, text):
     super().__init__()
@@ -52,7 +51,7 @@ class _Page(html.parser.HTMLParser):
 
   @property
   def titles(self):
-    """Titles of the sections, from the links to them."""
+    """Returns the titles of the sections from the links to them."""
     targets = {a["id"] for tag, a in self.tags if tag == "section"}
     links = [a["href"] for tag, a in self.tags if tag == "a"]
     assert [link.removeprefix("#") for link in links] == [
@@ -71,7 +70,7 @@ def _score(value, higher):
 
 
 def _evaluation():
-  """Figures as --mode=evaluate writes them."""
+  """Returns figures as --mode=evaluate writes them."""
   return {
     "protocol": {
       "checkpoint_step": 4000,
@@ -135,7 +134,7 @@ def _picture(path, size=32):
 
 
 def _run(path, **overrides):
-  """Writes a run's files, all that a page can show."""
+  """Writes all files of a run that a page can show."""
   config = tiny.config(train__num_steps=20, **overrides)
   workdir.claim(path, config, write=True)
   lines = [
@@ -196,7 +195,8 @@ def test_every_image_decodes_and_says_what_it_shows(tmp_path):
       assert xml.etree.ElementTree.fromstring(content).tag.endswith("svg")
     assert len(image["alt"]) > 10
     kinds.append(kind)
-  # Curves; 6 of 10 steps of two grids, 4 samples, 4 of the evaluation.
+  # There are curves, 6 of 10 steps of two grids, 4 pictures of samples and 4 of
+  # the evaluation.
   assert kinds.count("svg+xml") == len(_PANELS)
   assert kinds.count("png") == 2 * 6 + 4 + 4
 
@@ -229,7 +229,7 @@ def test_figures_stand_with_their_spread_and_protocol(tmp_path):
   before_ood, _, after = text.partition("against digits test (360)")
   ood, _, chains = after.partition("R-hat")
   assert "checkpoint step 4000" in before_ood
-  # In full with the figures further down too.
+  # The whole protocol also stands with the figures further down.
   for part in (ood, chains):
     assert "checkpoint step 4000; weights averaged; seed 7" in part
     assert "langevin: num steps 120; langevin: max drift y none" in part
@@ -275,7 +275,7 @@ def test_ood_has_its_baselines_beside_it_and_chains_their_curve(tmp_path):
 def test_a_mean_is_shown_to_the_second_digit_of_its_spread(
   mean, std, factor, expected
 ):
-  assert text_lib.spread(_figure(mean, std), factor) == expected
+  assert formatting.spread(_figure(mean, std), factor) == expected
 
 
 def test_rollbacks_are_listed_and_marked_in_the_curves(tmp_path):
@@ -309,7 +309,8 @@ def test_what_a_file_says_stays_text(tmp_path):
   _picture(tmp_path / "images" / "00000001_<b>&.png")
   page = _page(tmp_path)
   assert not {"script", "b"} & {tag for tag, _ in page.tags}
-  # Title, heading, settings (as JSON), two of rollbacks, three of the rest.
+  # It stands in title, heading and settings (as JSON), twice in the rollbacks
+  # and three times in the rest.
   assert page.text.count(hostile) >= 7
   assert json.dumps(hostile) in page.text
 
@@ -368,7 +369,7 @@ def test_files_that_hold_something_else(tmp_path, file, content, capsys):
 
 def test_pictures_that_would_fill_the_memory_are_left_out(tmp_path):
   _run(tmp_path)
-  # One bit a pixel: 20 kB of file, 10**8 bytes and 10**9 of them.
+  # With one bit per pixel a file of 20 kB holds 10**8 or 10**9 pixels.
   for name, size in (("a", 10_000), ("b", 32_000)):
     file = tmp_path / "images" / f"00000010_{name}.png"
     Image.new("1", (size, size)).save(file)
@@ -414,8 +415,8 @@ def test_command_line(tmp_path, capsys):
   assert "evaluation.json is not valid JSON" in capsys.readouterr().err
 
 
-# A page around the report, which itself has no scripts, that writes down what
-# the browser made of it.
+# The report itself has no scripts. This page around it writes down what the
+# browser made of the report.
 _WRAPPER = """
 <iframe src="report.html" style="width: 400px; height: 9000px"></iframe>
 <pre id="found"></pre>
@@ -474,12 +475,12 @@ def test_a_browser_shows_it(tmp_path, chromium):
   assert len(found["images"]) == len(page.images)
   for complete, natural_width, shown_width in found["images"]:
     assert complete and natural_width > 0 and 0 < shown_width <= 400
-  # On a phone only tables scroll sideways.
+  # On a phone, only tables scroll sideways.
   assert found["width"] <= 400
   picture = tmp_path / "screen.png"
   chromium(f"--screenshot={picture}", file.as_uri())
   with Image.open(picture) as screen:
     assert screen.size == (1000, 3000)
     pixels = np.asarray(screen.convert("L"))
-  # Each third of the page has something on it.
+  # Each third of the page shows something.
   assert all(part.std() > 5 for part in np.split(pixels, 3))

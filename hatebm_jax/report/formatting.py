@@ -1,4 +1,4 @@
-"""Numbers, file names and commands as they are shown in a report."""
+"""Numbers and commands as a report shows them."""
 
 import math
 import pathlib
@@ -43,10 +43,3 @@ def command(path: pathlib.Path, mode: str) -> str:
     "python -m hatebm_jax.main --config=configs/NAME.py "
     f"--workdir={shlex.quote(str(path))} --mode={mode}"
   )
-
-
-def png_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the PNG files in a folder by name; none if there is no folder."""
-  if not folder.is_dir():
-    return []
-  return sorted(file for file in folder.iterdir() if file.suffix == ".png")
