@@ -28,24 +28,21 @@ def make(path: pathlib.Path) -> str:
   lines = workdir.read_metrics(path)
   rollbacks = divergence.rollbacks(path)
   result = workdir.read_evaluation(path)
-  with _reading(path / "config.json"):
-    heading = training.heading(config)
-    introduction = training.introduction(path, config, lines)
-    settings = training.settings(config)
   with _reading(path / workdir.EVALUATION):
     evaluation = evaluated.sections(path, result)
   sections = {
-    "Settings": settings,
+    "Settings": training.settings(config),
     "Curves": training.metrics(path, lines, rollbacks),
     "Rollbacks": training.rollbacks(rollbacks),
     "Grids over time": training.grids(path / "images"),
     "Samples": samples.section(path),
     **evaluation,
   }
+  heading = f"{config['objective']} on {config['data']['source']}"
   return page.document(
     title=f"{heading}: {path.name}",
     heading=heading,
-    introduction=introduction,
+    introduction=training.introduction(path, config, lines),
     sections={name: body for name, body in sections.items() if body},
   )
 

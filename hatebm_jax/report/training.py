@@ -20,12 +20,6 @@ _GRIDS = {
 }
 
 
-def heading(config: dict[str, Any]) -> str:
-  """Returns the heading of the page: what is learned from which data."""
-  source = config.get("data", {}).get("source", "unknown data")
-  return f"{config.get('objective', 'unknown objective')} on {source}"
-
-
 def introduction(
   path: pathlib.Path,
   config: dict[str, Any],
@@ -33,10 +27,10 @@ def introduction(
 ) -> str:
   """Says which run this is and how far it has come."""
   trained = max((line["step"] for line in lines), default=0)
-  planned = config.get("train", {}).get("num_steps", 0)
+  planned = config["train"]["num_steps"]
   return (
     f"<p>Run <code>{page.text(path.name)}</code>: {trained:,} of {planned:,} "
-    f"training steps, seed {page.text(config.get('seed'))}.</p>"
+    f"training steps, seed {config['seed']}.</p>"
   )
 
 

@@ -349,21 +349,34 @@ def test_figures_of_an_older_version(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "file, content",
+  "file, content, found",
   [
-    ("evaluation.json", '{"protocol": {}}'),
-    ("evaluation.json", '{"protocol": [], "sets": {"hat": 1}}'),
-    ("evaluation.json", '{"protocol": {}, "sets": {}, "ood": 1}'),
-    ("evaluation.json", '{"protocol": {}, "sets": {}, "chains": {"curve": 1}}'),
-    ("config.json", '{"train": {"num_steps": "x"}}'),
-    ("config.json", '{"data": 7}'),
+    ("evaluation", '{"protocol": {}}', "json does not hold what"),
+    (
+      "evaluation",
+      '{"protocol": [], "sets": {"hat": 1}}',
+      "json does not hold what",
+    ),
+    (
+      "evaluation",
+      '{"protocol": {}, "sets": {}, "ood": 1}',
+      "json does not hold what",
+    ),
+    (
+      "evaluation",
+      '{"protocol": {}, "sets": {}, "chains": {"curve": 1}}',
+      "json does not hold what",
+    ),
+    ("config", '{"train": {"num_steps": "x"}}', "config.train.num_steps='x'"),
+    ("config", '{"data": 7}', "config.data=7: expected a group"),
   ],
 )
-def test_files_that_hold_something_else(tmp_path, file, content, capsys):
+def test_files_that_hold_something_else(tmp_path, file, content, found, capsys):
   _run(tmp_path)
-  (tmp_path / file).write_text(content)
+  (tmp_path / f"{file}.json").write_text(content)
   assert command.main([str(tmp_path)]) == 1
-  assert f"{file} does not hold what" in capsys.readouterr().err
+  message = capsys.readouterr().err
+  assert f"{tmp_path}/{file}.json" in message and found in message
   assert not (tmp_path / "report.html").exists()
 
 
