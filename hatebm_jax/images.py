@@ -1,12 +1,15 @@
 """Pictures: grids of images and film strips of sampling paths, as PNG."""
 
+import io
 import math
-import pathlib
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
-_ZOOM_TO = 32  # pixels: smaller images are shown enlarged
+from hatebm_jax.run import files
+
+_ZOOM_TO = 32  # Smaller images, in pixels, are shown enlarged.
 
 
 def grid(
@@ -15,12 +18,12 @@ def grid(
   """Tiles images row by row.
 
   Args:
-    images: uint8 `[n, height, width, channels]`, 1 or 3 channels.
-    columns: of the grid; None: as near to a square as n allows.
-    margin: pixels of white around each image.
+    images: Images, uint8 `[n, height, width, channels]`, with 1 or 3 channels.
+    columns: Number of columns; None gives a grid that is nearly square.
+    margin: Width in pixels of the white line around each image.
 
   Returns:
-    uint8 `[rows * (height + margin) + margin, ..., channels]`.
+    The grid, uint8 `[rows * (height + margin) + margin, ..., channels]`.
   """
   zoom = max(1, _ZOOM_TO // images.shape[1])
   images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
@@ -38,10 +41,14 @@ def grid(
 
 
 def film_strip(frames: np.ndarray) -> np.ndarray:
-  """Tiles paths: a row a chain, a column a kept Langevin step.
+  """Tiles paths: each row is a chain, each column a kept Langevin step.
 
   Args:
-    frames: uint8 `[num_frames, chains, height, width, channels]`.
+    frames: Images along the paths, uint8
+      `[num_frames, chains, height, width, channels]`.
+
+  Returns:
+    The film strip, uint8 `[height, width, channels]`.
   """
   num_frames = frames.shape[0]
   rows = frames.swapaxes(0, 1).reshape(-1, *frames.shape[2:])
@@ -49,11 +56,12 @@ def film_strip(frames: np.ndarray) -> np.ndarray:
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:
-  """Returns uint8 `[height, width, 1 or 3]` as Pillow has it."""
+  """Returns uint8 `[height, width, 1 or 3]` as an image of Pillow."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def write_png(path: pathlib.Path, image: np.ndarray) -> None:
-  """Writes uint8 `[height, width, 1 or 3]` as PNG."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  to_pillow(image).save(path)
+def write_png(path: epath.PathLike, image: np.ndarray) -> None:
+  """Writes uint8 `[height, width, 1 or 3]` as a PNG file."""
+  buffer = io.BytesIO()
+  to_pillow(image).save(buffer, "PNG")
+  files.write_atomic(path, buffer.getvalue())

@@ -5,16 +5,16 @@
 The installed command `hatebm` does the same.
 """
 
-import pathlib
 import signal
 import sys
 
 import ml_collections
 from absl import app, flags, logging
+from etils import epath
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors, evaluation, sample, train
-from hatebm_jax.run import checkpoint, distributed
+from hatebm_jax.run import checkpoint, distributed, files
 
 _CONFIG = config_flag.define(
   "This is the config of the run. It may be left out if --workdir holds a run: "
@@ -59,8 +59,9 @@ def main(argv: list[str]) -> int:
     # Orbax and clu log every detail, but people read the progress lines.
     logging.set_verbosity(logging.WARNING)
     checkpoint.hide_threads()
-  config, path = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
+  config = _CONFIG.value
   try:
+    path = files.as_path(_WORKDIR.value)
     config_lib.check(config)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -91,9 +92,7 @@ def main(argv: list[str]) -> int:
   return 1
 
 
-def _run(
-  mode: str, config: ml_collections.ConfigDict, path: pathlib.Path
-) -> int:
+def _run(mode: str, config: ml_collections.ConfigDict, path: epath.Path) -> int:
   """Runs one mode; returns the exit status."""
   if mode == "train":
     stopped_by = train.train(config, path)

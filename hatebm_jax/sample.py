@@ -1,6 +1,5 @@
 """Draws images from a trained run: samples, a grid, a film strip of paths."""
 
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
+from etils import epath
 from jax.sharding import Mesh
 
 from hatebm_jax import chains as chains_lib
@@ -25,7 +25,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives.parts.objective import Objective
-from hatebm_jax.run import checkpoint, npz, workdir
+from hatebm_jax.run import checkpoint, files, npz, workdir
 
 _GRID_IMAGES = 100
 _PATHS = 8
@@ -81,7 +81,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: ml_collections.ConfigDict,
-  path: pathlib.Path,
+  path: epath.PathLike,
   generator: networks.Generator | None = None,
   hat: networks.Hat | None = None,
 ) -> Restored:
@@ -100,6 +100,7 @@ def restore(
       generator of the user's own and none is given here.
     WorkdirError: If the workdir holds no run or no such checkpoint.
   """
+  path = files.as_path(path)
   config = workdir.run_config(path, config)
   objective, state, step = restore_state(config, path, generator, hat)
   model, weights = objective.networks, config.sample.weights
@@ -113,7 +114,7 @@ def restore(
 
 def restore_state(
   config: ml_collections.ConfigDict,
-  path: pathlib.Path,
+  path: epath.Path,
   generator: networks.Generator | None = None,
   hat: networks.Hat | None = None,
 ) -> tuple[Objective, Any, int]:
@@ -145,7 +146,7 @@ def restore_state(
 
 
 def _pick_step(
-  saved: checkpoint.Checkpoints, wanted: int | None, path: pathlib.Path
+  saved: checkpoint.Checkpoints, wanted: int | None, path: epath.Path
 ) -> int:
   """Returns the training step of the checkpoint to restore."""
   steps = saved.steps()
@@ -297,7 +298,7 @@ def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
   return result
 
 
-def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
+def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
   """Writes drawn images and pictures of them into the workdir.
 
   The images go to samples/STEP_WEIGHTS.npz, their grids beside it. A run with a
@@ -313,8 +314,8 @@ def write(restored: Restored, path: pathlib.Path, drawn: Drawn) -> None:
   shown = pictures(restored, drawn)
   if jax.process_index() > 0:
     return
-  stem = path / "samples" / f"{restored.step:08d}_{sample.weights}"
-  stem.parent.mkdir(parents=True, exist_ok=True)
+  name = f"{restored.step:08d}_{sample.weights}"
+  stem = files.as_path(path) / "samples" / name
   npz.save(
     stem.with_suffix(".npz"), images=drawn.samples, generator=drawn.generated
   )

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 from clu import parameter_overview, periodic_actions
+from etils import epath
 from jax.sharding import Mesh
 
 from hatebm_jax import compile as compile_lib
@@ -31,6 +31,7 @@ from hatebm_jax.objectives.parts.objective import Objective, ShownImages
 from hatebm_jax.run import (
   checkpoint,
   divergence,
+  files,
   lock,
   logs,
   signals,
@@ -56,7 +57,7 @@ class _Setting:
   """What stays the same however often a run goes back."""
 
   config: ml_collections.ConfigDict
-  path: Any
+  path: epath.Path
   mesh: Mesh
   objective: Objective
   source: data.Source
@@ -75,7 +76,7 @@ class _Run(_Setting):
 
 def train(
   config: ml_collections.ConfigDict,
-  path: Any,
+  path: epath.PathLike,
   generator: networks.Generator | None = None,
   hat: networks.Hat | None = None,
 ) -> signal.Signals | None:
@@ -99,6 +100,7 @@ def train(
       does not mend it. The message names the last good checkpoint.
     WorkdirError: If the workdir is in use, or holds a run with another config.
   """
+  path = files.as_path(path)
   config_lib.check(config)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
@@ -118,7 +120,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _hold(path: Any) -> Iterator[None]:
+def _hold(path: epath.Path) -> Iterator[None]:
   """Holds the workdir for all processes of the run."""
   with contextlib.ExitStack() as stack:
     refusal = None
@@ -343,7 +345,7 @@ def _note_batch(run: _Run, error: logs.NonFiniteError) -> None:
     "source": run.source.name,
     "indices": indices,
   }
-  workdir.write_atomic(run.path / NON_FINITE, json.dumps(note) + "\n")
+  files.write_json(run.path / NON_FINITE, note)
 
 
 def _diverged(run: _Run, broken: divergence.Divergence) -> None:

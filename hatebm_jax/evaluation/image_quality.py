@@ -25,6 +25,7 @@ from hatebm_jax.metrics import (
   recognised_digits,
   spaces,
 )
+from hatebm_jax.run import files
 
 # Number of features that are kept for metrics that need more than moments.
 _MAX_KEPT = 10_000
@@ -88,7 +89,7 @@ def load_reference(
   record = protocol.of_data(config) | {
     "split": settings.split,
     "network": space.name,
-    "network_sha256": protocol.sha256(space.weights),
+    "network_sha256": files.sha256(space.weights),
   }
   for metric in catalog.modules():
     record |= getattr(metric, "PROTOCOL", {})

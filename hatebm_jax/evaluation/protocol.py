@@ -4,8 +4,6 @@ It says how many images were measured, how they were drawn and by which weights,
 what they were compared with, and in the features of which network.
 """
 
-import hashlib
-import os
 import pathlib
 from typing import Any
 
@@ -14,6 +12,7 @@ import ml_collections
 
 import hatebm_jax
 from hatebm_jax import chains, sample
+from hatebm_jax.run import files
 
 
 def of_run(restored: sample.Restored) -> dict[str, Any]:
@@ -47,13 +46,7 @@ def of_file(path: str) -> dict[str, Any]:
 
 def file_record(path: str) -> dict[str, str]:
   """Returns the name of a file and its SHA-256."""
-  return {"file": pathlib.Path(path).name, "sha256": sha256(path)}
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-  """Returns the SHA-256 of a file as hexadecimal digits."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  return {"file": pathlib.Path(path).name, "sha256": files.sha256(path)}
 
 
 def of_data(config: ml_collections.ConfigDict) -> dict[str, Any]:

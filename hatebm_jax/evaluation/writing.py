@@ -1,20 +1,20 @@
 """Writes what an evaluation found into the workdir."""
 
 import json
-import pathlib
 
 import jax
+from etils import epath
 
 from hatebm_jax import images
 from hatebm_jax.evaluation import compute, console
 from hatebm_jax.metrics import moments
-from hatebm_jax.run import workdir
+from hatebm_jax.run import files, workdir
 
 FILE = workdir.EVALUATION
 REFERENCE_FILE = "evaluation_reference.npz"
 
 
-def write(result: compute.Result, path: pathlib.Path) -> None:
+def write(result: compute.Result, path: epath.PathLike) -> None:
   """Prints a table of the figures and writes all files of an evaluation.
 
   These are evaluation.json, a picture evaluation_NAME.png for each picture, and
@@ -27,10 +27,11 @@ def write(result: compute.Result, path: pathlib.Path) -> None:
   """
   if jax.process_index() > 0:
     return
+  path = files.as_path(path)
   for name, picture in result.pictures.items():
     images.write_png(path / f"evaluation_{name}.png", picture)
   text = json.dumps(result.figures, indent=2, allow_nan=False) + "\n"
-  workdir.write_atomic(path / FILE, text)
+  files.write_atomic(path / FILE, text)
   if result.moments is not None:
     moments.save(path / REFERENCE_FILE, result.moments)
   print(console.table(result.figures))

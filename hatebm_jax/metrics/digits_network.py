@@ -17,6 +17,7 @@ import numpy as np
 
 from hatebm_jax import pixels
 from hatebm_jax.metrics import batches
+from hatebm_jax.run import npz
 
 NUM_FEATURES = 64
 NAME = "FD-digits"
@@ -46,8 +47,7 @@ class DigitsNetwork(nn.Module):
 @functools.cache
 def load() -> Any:
   """Returns the variables that ship with the package."""
-  with np.load(WEIGHTS, allow_pickle=False) as file:
-    return flax.traverse_util.unflatten_dict(dict(file), sep="/")
+  return flax.traverse_util.unflatten_dict(npz.all_arrays(WEIGHTS), sep="/")
 
 
 def to_input(images: np.ndarray) -> jax.Array:

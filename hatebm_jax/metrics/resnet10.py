@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hatebm_jax.metrics import batches
+from hatebm_jax.run import npz
 
 NAME = "FD-ResNet10"
 NUM_FEATURES = 64
@@ -85,11 +86,10 @@ def _numbered(name: str, index: int) -> str:
 def load() -> Any:
   """Returns the variables that ship with the package."""
   variables = {}
-  with np.load(WEIGHTS, allow_pickle=False) as file:
-    for name, array in file.items():
-      layer, kind = name.split("/")
-      collection, kind = _NAMES.get(kind, ("params", kind))
-      variables[collection, layer, kind] = array
+  for name, array in npz.all_arrays(WEIGHTS).items():
+    layer, kind = name.split("/")
+    collection, kind = _NAMES.get(kind, ("params", kind))
+    variables[collection, layer, kind] = array
   return flax.traverse_util.unflatten_dict(variables)
 
 

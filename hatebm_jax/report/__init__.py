@@ -6,24 +6,27 @@ be training.
 """
 
 import contextlib
-import pathlib
 from collections.abc import Iterator
 
+from etils import epath
+
 from hatebm_jax.report import evaluated, page, samples, training
-from hatebm_jax.run import divergence, workdir
+from hatebm_jax.run import divergence, files, workdir
 
 __all__ = ["make", "write"]
 
 
-def make(path: pathlib.Path) -> str:
+def make(path: epath.PathLike) -> str:
   """Returns the page about the run in a workdir.
 
   Args:
     path: Path of the workdir.
 
   Raises:
+    FileError: A file of the workdir is not JSON.
     WorkdirError: The workdir holds no run, or one of its files is broken.
   """
+  path = files.as_path(path)
   config = workdir.read_config(path).to_dict()
   lines = workdir.read_metrics(path)
   rollbacks = divergence.rollbacks(path)
@@ -47,7 +50,7 @@ def make(path: pathlib.Path) -> str:
   )
 
 
-def write(path: pathlib.Path) -> pathlib.Path:
+def write(path: epath.PathLike) -> epath.Path:
   """Writes the page to report.html in the workdir.
 
   Args:
@@ -57,15 +60,16 @@ def write(path: pathlib.Path) -> pathlib.Path:
     The path of the page.
 
   Raises:
+    FileError: A file of the workdir is not JSON.
     WorkdirError: The workdir holds no run, or one of its files is broken.
   """
-  file = path / "report.html"
-  workdir.write_atomic(file, make(path))
+  file = files.as_path(path) / "report.html"
+  files.write_atomic(file, make(path))
   return file
 
 
 @contextlib.contextmanager
-def _reading(file: pathlib.Path) -> Iterator[None]:
+def _reading(file: epath.Path) -> Iterator[None]:
   """Reports a file with an unexpected structure in one message."""
   try:
     yield

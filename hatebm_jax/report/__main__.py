@@ -1,7 +1,7 @@
 """Command line: `python -m hatebm_jax.report DIR`."""
 
 import argparse
-import pathlib
+import os
 import sys
 
 from hatebm_jax import errors, report
@@ -17,14 +17,14 @@ def main(argv: list[str] | None = None) -> int:
     prog="python -m hatebm_jax.report",
     description="Writes DIR/report.html, one page about a run.",
   )
-  parser.add_argument("dir", type=pathlib.Path, help="Workdir of the run.")
-  path = parser.parse_args(argv).dir.absolute()
+  parser.add_argument("dir", help="Workdir of the run.")
+  path = parser.parse_args(argv).dir
   try:
     file = report.write(path)
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+  print(f"{file}: {os.path.getsize(file) / 2**20:.1f} MiB")
   return 0
 
 

@@ -1,8 +1,9 @@
 """Sections of a report about evaluation.json: images, OOD detection, chains."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from etils import epath
 
 from hatebm_jax.metrics import catalog, chains, ood
 from hatebm_jax.report import formatting, page
@@ -23,9 +24,7 @@ _PICTURES = {
 }
 
 
-def sections(
-  path: pathlib.Path, result: dict[str, Any] | None
-) -> dict[str, str]:
+def sections(path: epath.Path, result: dict[str, Any] | None) -> dict[str, str]:
   """Returns the sections about evaluation.json by their titles.
 
   Args:
@@ -133,7 +132,7 @@ def _protocol_line(protocol: dict[str, Any]) -> str:
   return page.note(f"Protocol: {'; '.join(entries)}.")
 
 
-def _ood(path: pathlib.Path, result: dict[str, Any]) -> str:
+def _ood(path: epath.Path, result: dict[str, Any]) -> str:
   """Shows how well scores tell other data from the run's data."""
   found = result["ood"]
   parts = [
@@ -162,7 +161,7 @@ def _ood(path: pathlib.Path, result: dict[str, Any]) -> str:
   return "\n".join([*parts, *_picture(path, "ood")])
 
 
-def _chains(path: pathlib.Path, result: dict[str, Any]) -> str:
+def _chains(path: epath.Path, result: dict[str, Any]) -> str:
   """Shows the figures of parallel chains."""
   found = result["chains"]
   rows = [
@@ -185,7 +184,7 @@ def _chains(path: pathlib.Path, result: dict[str, Any]) -> str:
   return "\n".join(parts)
 
 
-def _picture(path: pathlib.Path, name: str) -> Iterator[str]:
+def _picture(path: epath.Path, name: str) -> Iterator[str]:
   """Yields a picture of the evaluation if there is one."""
   if picture := page.png(path / f"evaluation_{name}.png", page.WIDTH):
     yield page.figure(picture, _PICTURES[name], _PICTURES[name])

@@ -1,9 +1,10 @@
 """Numbers and commands as a report shows them."""
 
 import math
-import pathlib
 import shlex
 from typing import Any
+
+from etils import epath
 
 
 def number(value: float | str | None) -> str:
@@ -37,7 +38,7 @@ def interval(rate: dict[str, float]) -> str:
   return f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
 
 
-def command(path: pathlib.Path, mode: str) -> str:
+def command(path: epath.Path, mode: str) -> str:
   """Returns the command that makes what a workdir lacks."""
   return (
     "python -m hatebm_jax.main --config=configs/NAME.py "

@@ -7,14 +7,16 @@ escaped.
 import base64
 import html
 import io
-import pathlib
 import re
 import string
 import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from etils import epath
 from PIL import Image
+
+from hatebm_jax.run import files
 
 _PAGE = string.Template("""\
 <!DOCTYPE html>
@@ -128,14 +130,12 @@ def svg(text: str) -> Picture:
   return Picture(_data_uri("image/svg+xml", text.encode()))
 
 
-def png_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def png_files(folder: epath.Path) -> list[epath.Path]:
   """Returns the PNG files in a folder by name; none if there is no folder."""
-  if not folder.is_dir():
-    return []
-  return sorted(file for file in folder.iterdir() if file.suffix == ".png")
+  return [file for file in files.entries(folder) if file.suffix == ".png"]
 
 
-def png(file: pathlib.Path, max_width: int) -> Picture | None:
+def png(file: epath.Path, max_width: int) -> Picture | None:
   """Reads a PNG.
 
   Args:

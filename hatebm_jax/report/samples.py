@@ -1,7 +1,8 @@
 """Section of a report about the newest samples."""
 
-import pathlib
 import re
+
+from etils import epath
 
 from hatebm_jax.report import formatting, page
 
@@ -19,7 +20,7 @@ _CAPTIONS = {
 }
 
 
-def section(path: pathlib.Path) -> str:
+def section(path: epath.Path) -> str:
   """Shows the pictures of the newest training step that has samples.
 
   Args:

@@ -1,9 +1,10 @@
 """Sections of a report about training: settings, curves, rollbacks, grids."""
 
 import json
-import pathlib
 import re
 from typing import Any
+
+from etils import epath
 
 from hatebm_jax.report import curves, formatting, page
 
@@ -21,7 +22,7 @@ _GRIDS = {
 
 
 def introduction(
-  path: pathlib.Path,
+  path: epath.Path,
   config: dict[str, Any],
   lines: list[dict[str, float]],
 ) -> str:
@@ -47,7 +48,7 @@ def settings(config: dict[str, Any]) -> str:
 
 
 def metrics(
-  path: pathlib.Path,
+  path: epath.Path,
   lines: list[dict[str, float]],
   rollbacks: list[dict[str, Any]],
 ) -> str:
@@ -81,7 +82,7 @@ def rollbacks(records: list[dict[str, Any]]) -> str:
   return page.table(head, rows, "Rollbacks, as recorded in rollbacks.json.")
 
 
-def grids(folder: pathlib.Path) -> str:
+def grids(folder: epath.Path) -> str:
   """Shows the grids that training wrote, a row for each kind of image."""
   files = {}
   for file in page.png_files(folder):

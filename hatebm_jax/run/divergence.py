@@ -1,20 +1,19 @@
-"""When training has diverged, and what a run remembers of going back.
+"""Rules that say when training has diverged, and the record of rollbacks.
 
-The loss says little: it hovers around zero. What says more is the energy gap
-between data and samples, how often the chains' drift is clipped, how far z
-drifts and how many pixels leave [-1, 1]. Each has a bound in
-`config.divergence`; a rule is broken when the means of so many logs in a row
-are beyond it.
+The loss says little, as it hovers around zero. More is said by the energy gap
+between data and samples, by how often the chains' drift is clipped, by how far
+z drifts and by how many pixels leave [-1, 1]. Each has a bound in
+`config.divergence`. A rule is broken when the means of
+`config.divergence.patience` logs in a row are beyond its bound.
 """
 
-import json
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+from etils import epath
 
-from hatebm_jax.run import workdir
+from hatebm_jax.run import files, workdir
 
 FILE = "rollbacks.json"
 
@@ -31,9 +30,9 @@ class Divergence(NamedTuple):
   """A broken rule.
 
   Attributes:
-    step: training step of the log that broke it.
-    rule: its field in `config.divergence`, or `not_finite`.
-    value: of the metric, or what was found.
+    step: Training step of the log that broke the rule.
+    rule: Field of the rule in `config.divergence`, or `not_finite`.
+    value: Value of the metric, or the text of what was found.
   """
 
   step: int
@@ -50,11 +49,11 @@ class Divergence(NamedTuple):
 
 
 class DivergedError(FloatingPointError):
-  """Training has diverged and is to go back.
+  """Training has diverged and shall go back.
 
   Attributes:
-    divergence: what happened.
-    good_step: training step up to which all was well.
+    divergence: What happened.
+    good_step: Training step up to which all was well.
   """
 
   def __init__(self, divergence: Divergence, good_step: int):
@@ -70,25 +69,29 @@ class Watch:
     """Starts to watch.
 
     Args:
-      settings: `config.divergence`.
+      settings: The group `config.divergence`.
     """
     self._settings = settings
     self._beyond = dict.fromkeys(_METRICS, 0)
-    self.good_step = 0  # of the last log that was within all bounds
+    self.good_step = 0  # The last log within all bounds was at this step.
 
   @property
   def is_well(self) -> bool:
-    """Whether the last log was within all bounds."""
+    """Returns whether the last log was within all bounds."""
     return not any(self._beyond.values())
 
   def update(
     self, step: int, metrics: Mapping[str, float]
   ) -> Divergence | None:
-    """Takes the means of a log; returns a rule that it breaks, once.
+    """Takes the means of a log.
 
     Args:
-      step: training step of the log.
-      metrics: means; a rule whose metric is not among them is never broken.
+      step: Training step of the log.
+      metrics: Means by name. A rule whose metric is missing is never broken.
+
+    Returns:
+      A rule that this log breaks; None if there is none, or if an earlier log
+      broke it already.
     """
     broken = None
     for rule, name in _METRICS.items():
@@ -104,27 +107,36 @@ class Watch:
 def follow(
   settings: ml_collections.ConfigDict, lines: Iterable[Mapping[str, float]]
 ) -> Watch:
-  """Returns a watch that has seen a run's earlier logs, with their `step`."""
+  """Returns a watch that has seen the earlier logs of a run.
+
+  Args:
+    settings: The group `config.divergence`.
+    lines: Lines of metrics.jsonl, each with its `step`.
+  """
   watch = Watch(settings)
   for line in lines:
     watch.update(line["step"], line)
   return watch
 
 
-def rollbacks(path: pathlib.Path) -> list[dict]:
-  """Returns a workdir's record: `step`, `to`, `rule`, `value` of each.
+def rollbacks(path: epath.Path) -> list[dict]:
+  """Returns the record of a workdir's rollbacks.
+
+  Returns:
+    One dict for each rollback, with `step`, `to`, `rule` and `value`.
 
   Raises:
-    WorkdirError: if the record cannot be read.
+    FileError: if the record is not JSON.
+    WorkdirError: if it holds something else.
   """
   file = path / FILE
   if not file.exists():
     return []
   advice = (
-    "Restore it from a copy, or move it away: the run then forgets how often "
+    "Restore it from a copy, or move it away; the run then forgets how often "
     "it went back."
   )
-  entries = workdir.read_json(file, advice, list)
+  entries = files.read_json(file, advice, list)
   if not all(map(_is_rollback, entries)):
     raise workdir.WorkdirError(
       f"{file}: expected step, to, rule and value of each rollback, found "
@@ -133,14 +145,14 @@ def rollbacks(path: pathlib.Path) -> list[dict]:
   return entries
 
 
-def record(path: pathlib.Path, found: Divergence, to: int) -> None:
+def record(path: epath.Path, found: Divergence, to: int) -> None:
   """Adds a rollback to training step `to` to a workdir's record."""
   entries = [*rollbacks(path), {**found._asdict(), "to": to}]
-  workdir.write_atomic(path / FILE, json.dumps(entries, indent=2) + "\n")
+  files.write_json(path / FILE, entries, indent=2)
 
 
 def _is_rollback(entry: Any) -> bool:
-  """Whether JSON is what `record` writes."""
+  """Returns whether JSON is an entry that `record` writes."""
   return (
     isinstance(entry, dict)
     and workdir.is_step(entry.get("step"))

@@ -1,42 +1,46 @@
-"""One workdir, one run: a lock that a dead process does not keep.
+"""The lock of a workdir: one run at a time.
 
-The lock is a file that its process keeps locked with flock, which the kernel
-releases when the process ends, however it ends. Where hosts share a directory
-but not its locks, the process also touches the file again and again: a process
-on another host watches for that before it takes the file over.
+The lock is a file on which its process holds a flock. The kernel releases it
+when the process ends, however it ends. Some file systems share a directory
+between hosts, but not its locks. So the process also touches the file every 10
+seconds, and a process on another host watches for that before it takes the file
+over. The lock of a killed run is ignored: at once on the same host, after 75
+seconds on another.
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
-from hatebm_jax.run import workdir
+from etils import epath
+
+from hatebm_jax.run import files, workdir
 
 FILE = "lock.json"
 _TOUCH_SECONDS = 10.0
-# Shared directories show a touch to other hosts up to a minute later.
+# A shared directory may show a touch to other hosts a minute later.
 _WATCH_SECONDS = 75.0
-_BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")  # Linux
+_BOOT_ID = epath.Path("/proc/sys/kernel/random/boot_id")  # Only on Linux.
 
 
 @contextlib.contextmanager
-def hold(path: pathlib.Path) -> Iterator[None]:
+def hold(path: epath.Path) -> Iterator[None]:
   """Holds a workdir for this process; makes the directory if there is none.
 
   A directory that holds nothing else in the end is removed again.
 
   Args:
-    path: the workdir.
+    path: Path of the workdir.
 
   Raises:
-    WorkdirError: if another process holds it; says which.
+    WorkdirError: if another process holds the workdir; the message names it.
   """
+  path = files.as_path(path)
   path.mkdir(parents=True, exist_ok=True)
   file = path / FILE
   opened = _take(file)
@@ -52,19 +56,21 @@ def hold(path: pathlib.Path) -> Iterator[None]:
     toucher.join()
     file.unlink(missing_ok=True)
     os.close(opened)
-    with contextlib.suppress(OSError):  # It is not empty: the usual case.
-      path.rmdir()
+    # The directory is usually not empty. (The rmdir of etils could delete what
+    # another process writes meanwhile.)
+    with contextlib.suppress(OSError):
+      os.rmdir(path)
 
 
-def _take(file: pathlib.Path) -> int:
-  """Takes the file over for this process; returns its descriptor."""
+def _take(file: epath.Path) -> int:
+  """Takes the lock's file for this process; returns its descriptor."""
   while True:
     with contextlib.ExitStack() as stack:
       opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
       stack.callback(os.close, opened)
       has_locks = _flock(file, opened)
       if not _is_at(file, opened):
-        continue  # Its holder has removed it since.
+        continue  # Its holder has removed the file since.
       owner = _owner(opened)
       if owner and not (has_locks and owner["boot"] == _boot()):
         _watch(file, opened, owner)
@@ -73,11 +79,11 @@ def _take(file: pathlib.Path) -> int:
       return opened
 
 
-def _flock(file: pathlib.Path, opened: int) -> bool:
-  """Locks the file; says whether its directory has locks at all.
+def _flock(file: epath.Path, opened: int) -> bool:
+  """Locks the file; returns whether its file system has locks at all.
 
   Raises:
-    WorkdirError: if another process has locked it.
+    WorkdirError: if another process has locked the file.
   """
   try:
     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,36 +94,36 @@ def _flock(file: pathlib.Path, opened: int) -> bool:
   return True
 
 
-def _is_at(file: pathlib.Path, opened: int) -> bool:
-  """Says whether a descriptor is of the file that is there now."""
+def _is_at(file: epath.Path, opened: int) -> bool:
+  """Returns whether a descriptor belongs to the file that is there now."""
   try:
-    return os.path.samestat(file.stat(), os.fstat(opened))
+    return os.path.samestat(os.stat(file), os.fstat(opened))
   except FileNotFoundError:
     return False
 
 
-def _watch(file: pathlib.Path, opened: int, owner: dict) -> None:
-  """Waits to see whether the file's owner, on another host, is dead.
+def _watch(file: epath.Path, opened: int, owner: dict) -> None:
+  """Waits to see whether the file's owner, on another host, is alive.
 
   Raises:
-    WorkdirError: if it touches the file.
+    WorkdirError: if the owner touches the file.
   """
   print(
     f"{file.parent} was last used by process {owner['process']} on "
-    f"{owner['host']}: looking for {_WATCH_SECONDS:g} s whether it is alive.",
+    f"{owner['host']}. Waiting {_WATCH_SECONDS:g} s for a sign of life.",
     flush=True,
   )
   touched = os.fstat(opened).st_mtime_ns
   deadline = time.monotonic() + _WATCH_SECONDS
   while time.monotonic() < deadline:
     time.sleep(_TOUCH_SECONDS / 10)
-    # Opened anew: that is when a network's file system asks its server.
+    # A network file system asks its server when a file is opened.
     with file.open("rb") as again:
       if os.fstat(again.fileno()).st_mtime_ns != touched:
         raise _refusal(file, owner)
 
 
-def _refusal(file: pathlib.Path, owner: dict | None) -> workdir.WorkdirError:
+def _refusal(file: epath.Path, owner: dict | None) -> workdir.WorkdirError:
   who = "another process"
   if owner:
     who = f"process {owner['process']} on {owner['host']}"
@@ -128,7 +134,7 @@ def _refusal(file: pathlib.Path, owner: dict | None) -> workdir.WorkdirError:
 
 
 def _owner(opened: int) -> dict | None:
-  """Reads who took the file; None: nobody, or its note is half written."""
+  """Returns who took the file; None if its note is missing or half written."""
   try:
     owner = json.loads(os.pread(opened, 10_000, 0))
     return {name: str(owner[name]) for name in ("process", "host", "boot")}
@@ -144,7 +150,7 @@ def _write_owner(opened: int) -> None:
 
 
 def _boot() -> str:
-  """Tells hosts apart whose names are alike."""
+  """Returns a text that tells hosts of the same name apart."""
   if _BOOT_ID.exists():
     return _BOOT_ID.read_text().strip()
   return socket.gethostname()
@@ -152,5 +158,6 @@ def _boot() -> str:
 
 def _keep_touching(opened: int, ended: threading.Event) -> None:
   while not ended.wait(_TOUCH_SECONDS):
-    with contextlib.suppress(OSError):  # A full disk must not end a run here.
+    # A run must not end here, for example because the disk is full.
+    with contextlib.suppress(OSError):
       os.utime(opened)

@@ -1,8 +1,7 @@
-"""What a training run says: progress line, metrics.jsonl, TensorBoard."""
+"""Logs of a training run: progress lines, metrics.jsonl, TensorBoard."""
 
 import contextlib
 import json
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 from clu import metric_writers
+from etils import epath
 
 from hatebm_jax import images as images_lib
+from hatebm_jax.run import files
 from hatebm_jax.run import workdir as workdir_lib
 
 
@@ -19,7 +20,7 @@ class NonFiniteError(FloatingPointError):
   """A metric is NaN or infinite.
 
   Attributes:
-    step: the first training step at which one is.
+    step: First training step at which a metric is not finite.
   """
 
   def __init__(self, message: str, step: int):
@@ -30,12 +31,12 @@ class NonFiniteError(FloatingPointError):
 class RunLog:
   """Collects the metrics of training steps and writes their means.
 
-  Values stay on the device until `write`: a step never waits for its metrics.
+  Values stay on the device until `write`, so no step waits for its metrics.
   """
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: epath.Path,
     first_step: int,
     active: bool,
     unwritten: dict[str, Any] | None = None,
@@ -43,14 +44,14 @@ class RunLog:
     """Opens the log.
 
     Args:
-      workdir: of the run.
-      first_step: training steps already taken; later lines, of a run that was
-        killed after its last checkpoint, are dropped.
-      active: whether this process writes (one of several does).
-      unwritten: from `unwritten` of the run that took these steps.
+      workdir: Path of the workdir.
+      first_step: Number of training steps already taken. Later lines are
+        dropped: their run was killed after its last checkpoint.
+      active: Whether this process writes; one of several does.
+      unwritten: What `unwritten` returned in the run that took these steps.
 
     Raises:
-      WorkdirError: if that is not what `unwritten` returns.
+      WorkdirError: if `unwritten` is not what the method of that name returns.
     """
     self._workdir = workdir
     self._active = active
@@ -75,32 +76,33 @@ class RunLog:
     """Notes training steps.
 
     Args:
-      steps: `[n]`.
-      metrics: of each step, `[n]`.
-      wait: seconds that the steps waited for their batches.
+      steps: Numbers of the training steps, `[n]`.
+      metrics: Metrics of each step, `[n]`.
+      wait: Seconds that the steps waited for their batches.
     """
     if self._pending and self._pending[0][1].keys() != metrics.keys():
-      self._pending = []  # Of an earlier version, with other metrics.
+      # An earlier version wrote these, with other metrics.
+      self._pending = []
     self._pending.append((steps, metrics))
     self._wait += wait
 
   def note(self, metrics: dict[str, float]) -> None:
-    """Notes what is measured now and then, for the next line written."""
+    """Keeps what is measured now and then for the next line written."""
     self._noted |= metrics
 
   def _fetch(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns the steps since the last `write`, and their metrics."""
+    """Returns the steps since the last `write` and their metrics."""
     pending = jax.device_get(self._pending)
     steps = np.concatenate([steps for steps, _ in pending])
     metrics = {
       name: np.concatenate([values[name] for _, values in pending])
       for name in pending[0][1]
     }
-    self._pending = [(steps, metrics)]  # What is fetched is fetched once.
+    self._pending = [(steps, metrics)]  # Nothing is fetched twice.
     return steps, metrics
 
   def unwritten(self) -> dict[str, Any]:
-    """Returns, as JSON, what a log that goes on from here starts with."""
+    """Returns, as JSON, what the log of a resumed run starts with."""
     if not self._pending:
       return {}
     steps, metrics = self._fetch()
@@ -114,7 +116,7 @@ class RunLog:
     if not _is_unwritten(unwritten):
       raise workdir_lib.WorkdirError(
         f"{self._workdir}: the note of the newest checkpoint is not what a run "
-        "writes. Move that checkpoint away: the run goes on from the one "
+        "writes. Move that checkpoint away; the run then goes on from the one "
         "before it."
       )
     lines = unwritten["lines"]
@@ -130,7 +132,7 @@ class RunLog:
     """Returns the means over the steps noted since the last `write`.
 
     Raises:
-      NonFiniteError: names the first step and metric that is not finite.
+      NonFiniteError: if a metric is not finite; names it and its first step.
     """
     if not self._pending:
       return {}
@@ -148,13 +150,13 @@ class RunLog:
     """Writes the means of the steps since the last call and a progress line.
 
     Returns:
-      What was written.
+      The metrics that were written.
 
     Raises:
-      NonFiniteError: as `check`.
+      NonFiniteError: if a metric is not finite, as in `check`.
     """
     means = self.check()
-    # Jax sorts metrics by name: where there is no gap, the first is a loss.
+    # JAX sorts metrics by name: without an energy gap, the first is a loss.
     headline = "energy_gap" if "energy_gap" in means else next(iter(means))
     means |= self._noted
     now = time.perf_counter()
@@ -165,8 +167,7 @@ class RunLog:
     self._noted = {}
     if not self._active:
       return means
-    with self._file.open("a") as file:
-      file.write(json.dumps({"step": step, **means}) + "\n")
+    files.append_line(self._file, json.dumps({"step": step, **means}))
     with _tensorboard_errors():
       self._tensorboard.write_scalars(*_as_arrays(step, means))
     left = (num_steps - step) / means["steps_per_second"]
@@ -192,14 +193,14 @@ class RunLog:
       )
 
   def close(self) -> None:
-    """Flushes what is not yet written."""
+    """Writes out what TensorBoard's writer still holds."""
     if self._active:
       with _tensorboard_errors():
         self._tensorboard.close()
 
 
 def _is_unwritten(x: dict[str, Any]) -> bool:
-  """Whether JSON is what `RunLog.unwritten` returns, and not empty."""
+  """Returns whether JSON is what `RunLog.unwritten` returns, and not empty."""
   lines, noted = x.get("lines"), x.get("noted")
   return (
     isinstance(lines, list)
@@ -215,7 +216,8 @@ def _as_arrays(
 ) -> tuple[np.int64, dict[str, np.ndarray]]:
   """Turns Python's numbers into NumPy's.
 
-  TensorFlow keeps a tensor of each Python number it ever saw: 8 KiB a log.
+  TensorFlow keeps a tensor for each Python number that it ever saw. That would
+  be 8 KiB for each line of the log.
   """
   arrays = {name: np.asarray(value) for name, value in values.items()}
   return np.int64(step), arrays
@@ -223,7 +225,7 @@ def _as_arrays(
 
 @contextlib.contextmanager
 def _tensorboard_errors() -> Iterator[None]:
-  """Turns what TensorFlow raises, of a full disk, into an OSError."""
+  """Turns what TensorFlow raises, as on a full disk, into an OSError."""
   try:
     yield
   except Exception as error:
@@ -232,15 +234,15 @@ def _tensorboard_errors() -> Iterator[None]:
 
 
 def _duration(seconds: float) -> str:
-  """Seconds as h:mm:ss."""
+  """Formats seconds as h:mm:ss."""
   minutes, seconds = divmod(round(seconds), 60)
   return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _drop_later_lines(workdir: pathlib.Path, step: int) -> None:
-  """Keeps the whole lines of steps up to `step`."""
+def _drop_later_lines(workdir: epath.Path, step: int) -> None:
+  """Removes lines of steps after `step`, and what is half written."""
   if not (workdir / workdir_lib.METRICS).exists():
     return
   kept = workdir_lib.read_metrics(workdir, step)
   text = "".join(json.dumps(line) + "\n" for line in kept)
-  workdir_lib.write_atomic(workdir / workdir_lib.METRICS, text)
+  files.write_atomic(workdir / workdir_lib.METRICS, text)

@@ -1,21 +1,20 @@
-"""Arrays in .npz files: written whole or not at all, read with suspicion.
+"""The one reader and writer of .npz files.
 
 A file may come from a stranger. Nothing in it is run (no pickles, no objects),
-and memory is claimed for an array only when the file can really hold it:
+and memory is claimed for an array only if the file can really hold it:
 
-- names are unique, and the parts together are no larger than the file;
-- a part is stored or deflated (other methods claim memory as a part of the
-  file asks for it), not encrypted, and unpacks to no more than 100 times its
-  packed size and 1 MiB, where 20 bytes could fill 20 kB: real images and
-  weights shrink by less;
-- the array that its header announces has exactly the bytes that the part has.
+- The names are unique, and the parts together are no larger than the file.
+- A part is stored or deflated: other methods claim as much memory as the file
+  asks for. It is not encrypted. It unpacks to at most 100 times its packed size
+  plus 1 MiB; deflate itself would allow 1,000 times. Real images and weights
+  shrink by less.
+- The array that a header announces has exactly the bytes that the part has.
 """
 
 import contextlib
 import io
 import math
 import os
-import pathlib
 import struct
 import zipfile
 import zlib
@@ -23,11 +22,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from hatebm_jax import errors
-from hatebm_jax.run import workdir
+from hatebm_jax.run import files
 
-# What zipfile and NumPy raise of damaged and foreign files.
+# zipfile and NumPy raise these for damaged and foreign files.
 _READ_ERRORS = (
   zipfile.BadZipFile,
   zlib.error,
@@ -37,51 +37,62 @@ _READ_ERRORS = (
   KeyError,
   OSError,
   OverflowError,
-  RuntimeError,  # Of an encrypted part, or a version that is not known.
+  RuntimeError,  # The part is encrypted, or its version is not known.
   TypeError,
   ValueError,
 )
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_RATIO, _MAX_EXTRA = 100, 2**20
-_KINDS = "biufcSU"  # numbers and text
+_KINDS = "biufcSU"  # These are numbers and text.
 
 
 class FileError(errors.UserError):
-  """An .npz is missing, damaged or foreign; the message says what was found."""
+  """An .npz is missing, damaged or foreign; the message says what was found.
+
+  The message is a part of a sentence: callers add the file and the advice.
+  """
 
 
 class Header(NamedTuple):
-  """What an array is, known before it is read."""
+  """Shape and type of an array that is not read yet."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
 
 
-def save(file: pathlib.Path, **arrays: np.ndarray) -> None:
-  """Writes an npz whole or not at all."""
+def save(file: epath.PathLike, **arrays: np.ndarray) -> None:
+  """Writes an .npz whole or not at all.
+
+  Args:
+    file: Path of the file.
+    **arrays: Arrays by name.
+  """
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
-  workdir.write_atomic(file, buffer.getvalue())
+  files.write_atomic(file, buffer.getvalue())
 
 
 def read(
-  file: str | os.PathLike[str],
+  file: epath.PathLike,
   names: Sequence[str],
   what: str,
   expected: str,
   optional: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an npz.
+  """Reads arrays of an .npz that a config or a user names.
 
   Args:
-    file: to read.
-    names: of the arrays, all of which must be there.
-    what: the file is, for the message.
-    expected: of the file, for the message.
-    optional: arrays that are read where they are there.
+    file: Path of the file.
+    names: Names of arrays that must be there.
+    what: Start of the message: the name of the file.
+    expected: Part of the message: what the file should hold.
+    optional: Names of arrays that are read if they are there.
+
+  Returns:
+    The arrays by name.
 
   Raises:
-    ConfigError: if it cannot be read, or an array is missing.
+    ConfigError: if the file cannot be read, or an array is missing.
   """
   try:
     return arrays(file, names, optional)
@@ -91,30 +102,33 @@ def read(
     ) from error
 
 
-def headers(file: str | os.PathLike[str]) -> dict[str, Header]:
-  """Returns what each array of an npz is; no array is read.
+def headers(file: epath.PathLike) -> dict[str, Header]:
+  """Returns shape and type of each array of an .npz; no array is read.
 
   Raises:
-    FileError: if a part of the file is not an array that we read.
+    FileError: if a part of the file is not an array that can be read safely.
   """
   with _opened(file) as (archive, parts):
     return {name: _check(archive, part) for name, part in parts.items()}
 
 
 def arrays(
-  file: str | os.PathLike[str],
+  file: epath.PathLike,
   names: Iterable[str],
   optional: Iterable[str] = (),
 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an npz.
+  """Reads arrays of an .npz.
 
   Args:
-    file: to read.
-    names: of the arrays, all of which must be there.
-    optional: arrays that are read where they are there.
+    file: Path of the file.
+    names: Names of arrays that must be there.
+    optional: Names of arrays that are read if they are there.
+
+  Returns:
+    The arrays by name.
 
   Raises:
-    FileError: if it cannot be read, or an array is missing.
+    FileError: if the file cannot be read, or an array is missing.
   """
   with _opened(file) as (archive, parts):
     wanted = [*names, *(name for name in optional if name in parts)]
@@ -124,18 +138,34 @@ def arrays(
     return {name: _read(archive, parts[name]) for name in wanted}
 
 
+def all_arrays(file: epath.PathLike) -> dict[str, np.ndarray]:
+  """Reads all arrays of an .npz.
+
+  Args:
+    file: Path of the file.
+
+  Returns:
+    The arrays by name.
+
+  Raises:
+    FileError: if the file cannot be read.
+  """
+  with _opened(file) as (archive, parts):
+    return {name: _read(archive, part) for name, part in parts.items()}
+
+
 def zip_parts(
-  archive: zipfile.ZipFile, file: str | os.PathLike[str]
+  archive: zipfile.ZipFile, file: epath.PathLike
 ) -> dict[str, zipfile.ZipInfo]:
   """Returns the parts of a zip by their names.
 
   Args:
-    archive: of the file.
-    file: that it was opened from.
+    archive: The opened zip.
+    file: Path that it was opened from.
 
   Raises:
-    FileError: if names are not unique, or the parts together are larger than
-      the file: they overlap, or claim more than there is.
+    FileError: if names are not unique, or if the parts together are larger
+      than the file: then they overlap, or claim more than there is.
   """
   infos = archive.infolist()
   parts = {info.filename: info for info in infos}
@@ -148,9 +178,9 @@ def zip_parts(
 
 @contextlib.contextmanager
 def _opened(
-  file: str | os.PathLike[str],
+  file: epath.PathLike,
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-  """Opens an npz; yields it and its parts by the names of their arrays."""
+  """Opens an .npz; yields it and its parts by the names of their arrays."""
   try:
     with zipfile.ZipFile(file) as archive:
       infos = zip_parts(archive, file)
@@ -166,7 +196,7 @@ def _opened(
 
 
 def _check(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Header:
-  """Checks a part as the module says."""
+  """Checks a part by the rules in the docstring of this module."""
   name = part.filename
   if part.compress_type not in _METHODS:
     raise FileError(f"{name} packed in a way that is refused")
@@ -193,14 +223,14 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
   }
-  # Version 3 is for names of fields, which arrays of numbers do not have.
+  # Version 3 exists for names of fields, which arrays of numbers do not have.
   if version not in readers:
     raise FileError(f"{name} in the format version {version}")
   try:
     shape, _, dtype = readers[version](file)
   except Exception as error:
-    # NumPy parses a Python literal and makes a dtype of it: syntax, tokenizer,
-    # recursion, memory and type errors, of which no list is complete.
+    # NumPy parses a Python literal and makes a dtype of it. That raises syntax,
+    # tokenizer, recursion, memory and type errors: no list of them is complete.
     raise FileError(f"{name} with a header that cannot be read") from error
   return shape, dtype
 

@@ -1,21 +1,21 @@
-"""A run's workdir: the config that it belongs to, files written whole."""
+"""A run's workdir: the config that it belongs to, and what it has measured."""
 
 import contextlib
 import json
 import math
-import os
-import pathlib
 from typing import Any
 
 import ml_collections
+from etils import epath
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import errors
+from hatebm_jax.run import files
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation.json"
-# What people call the sets of evaluation.json.
+# The names that people read for the sets of evaluation.json.
 SET_LABELS = {
   "hat": "hat samples",
   "generator": "generator alone",
@@ -23,40 +23,24 @@ SET_LABELS = {
   "held_out": "held-out images",
 }
 
-# Beyond these, no numbers of a run: steps are exact as float64, and means are
-# of float32.
+# No run writes numbers beyond these: steps must be exact as float64, and means
+# are those of float32 numbers.
 _MAX_STEP, _MAX_VALUE = 2**53, 1e40
-_JSON_NAMES = {dict: "object", list: "list"}
 
 
 class WorkdirError(errors.UserError):
-  """The workdir does not hold what the command needs."""
-
-
-def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes a file whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f"{path.name}.partial")
-  try:
-    with partial.open("wb") as file:
-      file.write(content.encode() if isinstance(content, str) else content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  except BaseException:
-    partial.unlink(missing_ok=True)  # Of a full disk, what it has is needed.
-    raise
+  """The workdir does not hold what the command needs, or is in use."""
 
 
 def claim(
-  path: pathlib.Path, config: ml_collections.ConfigDict, write: bool
+  path: epath.Path, config: ml_collections.ConfigDict, write: bool
 ) -> None:
   """Makes `path` the workdir of a config, or checks that it already is.
 
   Args:
-    path: the workdir.
-    config: of the command.
-    write: whether this process writes (one of several does).
+    path: Path of the workdir.
+    config: Config of the command.
+    write: Whether this process writes; one of several does.
 
   Raises:
     WorkdirError: if the workdir's run has another config.
@@ -70,14 +54,15 @@ def claim(
         "config that the run was started with (config.json in the workdir)."
       )
   if write:
-    write_atomic(file, config.to_json(indent=2) + "\n")
+    files.write_atomic(file, config.to_json(indent=2) + "\n")
 
 
-def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+def read_config(path: epath.Path) -> ml_collections.ConfigDict:
   """Reads the config that a workdir's run was started with.
 
   Raises:
-    WorkdirError: if there is none, or it cannot be read.
+    FileError: if the file is not JSON.
+    WorkdirError: if there is no config, or the file holds something else.
   """
   file = path / CONFIG
   if not file.exists():
@@ -86,61 +71,38 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       f"--mode=train --workdir={path}, or correct --workdir."
     )
   advice = "Restore it from a copy, or train into a new --workdir."
-  saved = read_json(file, advice, dict)
+  saved = files.read_json(file, advice, dict)
   try:
     return config_lib.from_saved(saved)
   except errors.ConfigError as error:
     raise WorkdirError(f"{file}: {error} {advice}") from error
 
 
-def read_json(file: pathlib.Path, advice: str, kind: type) -> Any:
-  """Reads a JSON file of a workdir. It is data: nothing in it is run.
-
-  Args:
-    file: that exists.
-    advice: what to do if it cannot be read: the end of the message.
-    kind: of what it holds: dict or list.
+def read_evaluation(path: epath.Path) -> dict[str, Any] | None:
+  """Returns what a workdir's evaluation.json holds, or None without one.
 
   Raises:
-    WorkdirError: if it is not valid JSON, or not of that kind.
-  """
-  try:
-    found = json.loads(file.read_bytes())
-  except (OSError, RecursionError, ValueError) as error:
-    raise WorkdirError(
-      f"{file} is not valid JSON ({error}). {advice}"
-    ) from error
-  if not isinstance(found, kind):
-    raise WorkdirError(
-      f"{file}: expected a JSON {_JSON_NAMES[kind]}, found a "
-      f"{type(found).__name__}. {advice}"
-    )
-  return found
-
-
-def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
-  """Reads a workdir's evaluation.json; None: there is none.
-
-  Raises:
-    WorkdirError: if it cannot be read.
+    FileError: if it cannot be read.
   """
   file = path / EVALUATION
   if not file.exists():
     return None
-  return read_json(file, "Evaluate the run again, or delete the file.", dict)
+  advice = "Evaluate the run again, or delete the file."
+  return files.read_json(file, advice, dict)
 
 
 def read_metrics(
-  path: pathlib.Path, last_step: int | None = None
+  path: epath.Path, last_step: int | None = None
 ) -> list[dict[str, float]]:
   """Returns the whole lines of a workdir's metrics.jsonl.
 
-  Half a line, of a run that writes it or was killed then, is left out, and so
-  is what no run writes: a line without a step, or with more than numbers.
+  The last line may be half written, by a run that is writing it or was killed
+  then. It is left out, and so is what no run writes: a line without a step, or
+  with anything but numbers.
 
   Args:
-    path: the workdir; without such a file there are no lines.
-    last_step: later training steps are left out; None: all are there.
+    path: Path of the workdir. Without the file there are no lines.
+    last_step: Last training step whose line is returned; None returns all.
   """
   file = path / METRICS
   lines = []
@@ -152,12 +114,12 @@ def read_metrics(
 
 
 def is_step(x: Any) -> bool:
-  """Whether a value of a JSON file can be a training step."""
+  """Returns whether a value of a JSON file can be a training step."""
   return type(x) is int and 0 <= x <= _MAX_STEP
 
 
 def is_metrics(line: Any) -> bool:
-  """Whether JSON is a line of metrics.jsonl: a step and numbers."""
+  """Returns whether JSON is a line of metrics.jsonl: a step and numbers."""
   if not isinstance(line, dict) or not is_step(line.get("step")):
     return False
   # NaN passes both comparisons.
@@ -168,7 +130,7 @@ def is_metrics(line: Any) -> bool:
 
 
 def run_config(
-  path: pathlib.Path, config: ml_collections.ConfigDict
+  path: epath.Path, config: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
   """Returns the config of a run, with the command's groups of use.
 
@@ -189,7 +151,7 @@ def run_config(
 
 
 def _plain(value: Any) -> Any:
-  """Returns a value as JSON has it: tuples are lists."""
+  """Returns a value as JSON gives it back: tuples become lists."""
   return json.loads(json.dumps(value))
 
 

@@ -6,8 +6,8 @@ import tiny
 
 from hatebm_jax import data, errors, evaluation, report, sample, train
 from hatebm_jax.evaluation import image_quality
-from hatebm_jax.evaluation import protocol as protocol_lib
 from hatebm_jax.metrics import moments
+from hatebm_jax.run import files
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_protocol(run, evaluated):
     "num_reference": 1437,
     "image_size": 16,
     "network": "FD-digits",
-    "network_sha256": protocol_lib.sha256(digits_network),
+    "network_sha256": files.sha256(digits_network),
     "statistics": None,
   }
   assert {key: found[key] for key in expected} == expected
@@ -130,7 +130,7 @@ def test_given_samples_are_measured_without_a_run(tmp_path):
   assert figures["precision"]["mean"] == 1
   protocol = result.figures["protocol"]
   assert protocol["checkpoint_step"] is None
-  expected = {"file": "samples.npz", "sha256": protocol_lib.sha256(file)}
+  expected = {"file": "samples.npz", "sha256": files.sha256(file)}
   assert protocol["samples"] == expected
 
 
@@ -156,7 +156,7 @@ def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
   assert moments.load(file, 64).count == 1437
   config = tiny.config(metrics__statistics=str(file), chains__num_chains=0)
   found = _evaluate(run, config)
-  assert found["protocol"]["statistics"]["sha256"] == protocol_lib.sha256(file)
+  assert found["protocol"]["statistics"]["sha256"] == files.sha256(file)
   assert found["protocol"]["num_reference"] == 1437
   for name, figures in found["sets"].items():
     expected = evaluated[0]["sets"][name]["frechet_distance"]["values"][0]

@@ -12,6 +12,7 @@ import tiny
 
 from hatebm_jax import objectives, sample, sharding, train
 from hatebm_jax.run import checkpoint, workdir
+from hatebm_jax.run import files as run_files
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_chunks_larger_than_their_array_are_refused(run):
   (folder / "checksums.json").write_text(
     json.dumps(
       {
-        str(file.relative_to(folder)): checkpoint._checksum(file)
+        str(file.relative_to(folder)): run_files.sha256(file)
         for file in files(folder.parent)
         if file.name != "checksums.json"
       }

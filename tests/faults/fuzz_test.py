@@ -37,14 +37,6 @@ from hatebm_jax.models.hat import Hat
 from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
-OURS = (
-  checkpoint.CheckpointError,
-  convert.ConvertError,
-  data.DataError,
-  errors.ConfigError,
-  npz.FileError,
-  workdir.WorkdirError,
-)
 MAX_MEMORY, MAX_SECONDS = 200e6, 30
 NUM_SLOW = 5_000
 
@@ -92,7 +84,7 @@ def fuzz(count, strategy, read, check, bounded=memory.claims_less_than):
     with watched(bounded):
       try:
         result = read(drawn)
-      except OURS as error:
+      except errors.UserError as error:
         assert str(error)
         outcomes["refused"] += 1
         return

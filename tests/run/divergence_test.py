@@ -6,8 +6,8 @@ import pytest
 import tiny
 from train_test import final_state
 
-from hatebm_jax import train
-from hatebm_jax.run import checkpoint, divergence, workdir
+from hatebm_jax import errors, train
+from hatebm_jax.run import checkpoint, divergence, files, workdir
 
 
 def _settings(**overrides):
@@ -64,7 +64,7 @@ def test_the_record_grows(tmp_path):
   assert found[0] == {"step": 5, "rule": "max_drift_z", "value": 9.0, "to": 2}
   assert [entry["to"] for entry in found] == [2, 6]
   (tmp_path / divergence.FILE).write_text("[")
-  with pytest.raises(workdir.WorkdirError, match="not valid JSON"):
+  with pytest.raises(files.FileError, match="not valid JSON"):
     divergence.rollbacks(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_the_record_grows(tmp_path):
 )
 def test_a_record_of_something_else(tmp_path, content, message):
   (tmp_path / divergence.FILE).write_text(content)
-  with pytest.raises(workdir.WorkdirError, match=message):
+  with pytest.raises(errors.UserError, match=message):
     divergence.rollbacks(tmp_path)
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 import tiny
 
-from hatebm_jax.run import workdir
+from hatebm_jax import errors
+from hatebm_jax.run import files, workdir
 
 
 def test_claim_writes_the_config_and_reads_it_back(tmp_path):
@@ -34,7 +35,7 @@ def test_missing_and_broken_config(tmp_path):
   with pytest.raises(workdir.WorkdirError, match="holds no run"):
     workdir.read_config(tmp_path)
   (tmp_path / "config.json").write_text('{"seed": ')
-  with pytest.raises(workdir.WorkdirError, match="not valid JSON"):
+  with pytest.raises(files.FileError, match="not valid JSON"):
     workdir.read_config(tmp_path)
 
 
@@ -60,7 +61,7 @@ def test_missing_and_broken_config(tmp_path):
 )
 def test_config_of_a_stranger(tmp_path, content, message):
   (tmp_path / "config.json").write_bytes(content)
-  with pytest.raises(workdir.WorkdirError, match=message):
+  with pytest.raises(errors.UserError, match=message):
     workdir.run_config(tmp_path, tiny.config())
 
 
@@ -123,5 +124,5 @@ def test_not_a_number_is_a_number(tmp_path):
 def test_evaluation_is_an_object(tmp_path):
   assert workdir.read_evaluation(tmp_path) is None
   (tmp_path / workdir.EVALUATION).write_text("[]")
-  with pytest.raises(workdir.WorkdirError, match="expected a JSON object"):
+  with pytest.raises(files.FileError, match="expected a JSON object"):
     workdir.read_evaluation(tmp_path)
