@@ -94,7 +94,7 @@ def test_a_run_in_a_folder_with_a_strange_name(tmp_path):
   restored = sample.restore(config, path)
   drawn = sample.draw(restored)
   sample.write(restored, path, drawn)
-  evaluation.write(restored.config, path, restored, drawn)
+  evaluation.write(evaluation.evaluate(restored, drawn), path)
   assert report.write(path).read_text().count("data:image/png") > 6
   found = npz.arrays(path / "samples" / "00000004_raw.npz", ["images"])
   np.testing.assert_array_equal(found["images"], drawn.samples)

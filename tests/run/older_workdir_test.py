@@ -89,6 +89,6 @@ def test_it_is_evaluated_again(path):
   config = workdir.read_config(path)
   restored = sample.restore(config, path)
   (path / workdir.EVALUATION).unlink()
-  evaluation.write(restored.config, path, restored)
+  evaluation.write(evaluation.evaluate(restored), path)
   found = workdir.read_evaluation(path)
   assert_close(found, workdir.read_evaluation(FIXTURE))
