@@ -4,6 +4,25 @@ A hat that was trained with short chains promises nothing about longer ones.
 Their images may over-saturate (Nijkamp et al., AAAI 2020), or the chains may
 stand still. Here chains run `config.chains.multiple` times as long as the
 chains that trained the hat.
+
+A figure is None if it is not finite or cannot be measured. The figures are
+those of `metrics.chains.FIGURES` and a curve:
+
+- `ess`, `r_hat`, `stuck`: Mixing in the second half of the frames, see
+  `metrics.chains.mixing`. If R-hat is far above 1, `ess` cannot be trusted.
+- `energy_gap`: Mean H(reference images) - mean H(samples), from at most
+  1,000 reference images that are evenly spaced.
+- `drift_norm_y`, `drift_norm_z`: L2 norm of the drift of an image and of a
+  latent. They are means over all steps and chains, including the chains
+  that only fill up the devices.
+- `curve`: Langevin step, mean energy, Frechet distance and share of pixels
+  outside [-1, 1] at some frames. The distance is biased upwards because the
+  chains are few. It can be compared along the curve.
+
+The pictures are uint8 `[height, width, channels]`: `chains` shows curves,
+`long_run` has a row for each chain and a column for each point of `curve`,
+and `nearest` has a sample and its nearest training images in each row, the
+nearest first.
 """
 
 import functools
@@ -94,54 +113,29 @@ def measure(
       training data; None does not measure it.
 
   Returns:
-    The group `chains` of evaluation.json, and pictures by name.
-
-    A figure is None if it is not finite or cannot be measured. The figures are
-    those of `metrics.chains.FIGURES` and a curve:
-
-    - `ess`, `r_hat`, `stuck`: Mixing in the second half of the frames, see
-      `metrics.chains.mixing`. If R-hat is far above 1, `ess` cannot be trusted.
-    - `energy_gap`: Mean H(reference images) - mean H(samples), from at most
-      1,000 reference images that are evenly spaced.
-    - `drift_norm_y`, `drift_norm_z`: L2 norm of the drift of an image and of a
-      latent. They are means over all steps and chains, including the chains
-      that only fill up the devices.
-    - `curve`: Langevin step, mean energy, Frechet distance and share of pixels
-      outside [-1, 1] at some frames. The distance is biased upwards because the
-      chains are few. It can be compared along the curve.
-
-    The pictures are uint8 `[height, width, channels]`: `chains` shows curves,
-    `long_run` has a row for each chain and a column for each point of `curve`,
-    and `nearest` has a sample and its nearest training images in each row, the
-    nearest first.
+    The group `chains` of evaluation.json, and pictures by name; the docstring
+    of the module describes both.
 
   Raises:
     ConfigError: The config asks for no chains.
   """
-  config = restored.config
-  _check(config.chains)
-  run = _run(restored)
+  _check(restored.config.chains)
+  run, length = _run(restored), restored.config.langevin.num_steps
   data_energy = _data_energy(restored, reference_images)
-  half = len(run.steps) // 2
-  mixing = chain_metrics.mixing(run.energies[half:].T)
+  curve = _curve(run, distance)
+  mixing = chain_metrics.mixing(run.energies[len(run.steps) // 2 :].T)
   result = {
-    "num_chains": config.chains.num_chains,
+    "num_chains": restored.config.chains.num_chains,
     "num_steps": int(run.steps[-1]),
-    "training_steps": config.langevin.num_steps,
+    "training_steps": length,
     **mixing._asdict(),
     "energy_gap": _plain(data_energy - run.energies[run.trained].mean()),
     "drift_norm_y": _plain(run.drift_norms[0]),
     "drift_norm_z": _plain(run.drift_norms[1]),
-    "curve": _curve(run, distance),
+    "curve": curve,
   }
   pictures = {
-    "chains": plots.chains(
-      run.steps,
-      run.energies,
-      data_energy,
-      config.langevin.num_steps,
-      result["curve"],
-    ),
+    "chains": plots.chains(run.steps, run.energies, data_energy, length, curve),
     "long_run": images.film_strip(run.images[:, :_ROWS]),
     "nearest": _neighbours(run, reference_images),
   }
