@@ -1,4 +1,4 @@
-"""Pictures: grids of images and film strips of sampling paths, as PNG."""
+"""Pictures: grids of images, and PNG files."""
 
 import io
 import math
@@ -38,21 +38,6 @@ def grid(
     top, left = i // columns * height + margin, i % columns * width + margin
     canvas[top : top + height - margin, left : left + width - margin] = image
   return canvas
-
-
-def film_strip(frames: np.ndarray) -> np.ndarray:
-  """Tiles paths: each row is a chain, each column a kept Langevin step.
-
-  Args:
-    frames: Images along the paths, uint8
-      `[num_frames, chains, height, width, channels]`.
-
-  Returns:
-    The film strip, uint8 `[height, width, channels]`.
-  """
-  num_frames = frames.shape[0]
-  rows = frames.swapaxes(0, 1).reshape(-1, *frames.shape[2:])
-  return grid(rows, columns=num_frames)
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:

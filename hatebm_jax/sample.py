@@ -17,6 +17,7 @@ from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
   errors,
+  film_strip,
   images,
   networks,
   objectives,
@@ -29,7 +30,6 @@ from hatebm_jax.run import checkpoint, files, npz, workdir
 
 _GRID_IMAGES = 100
 _PATHS = 8
-_FRAMES = 11
 
 
 class Drawn(NamedTuple):
@@ -43,18 +43,6 @@ class Drawn(NamedTuple):
 
   generated: np.ndarray
   samples: np.ndarray
-
-
-class Paths(NamedTuple):
-  """Paths of a few chains, `[frames, chains, height, width, channels]`.
-
-  Attributes:
-    generated: Images G(z), float32.
-    residuals: Residuals y, float32.
-  """
-
-  generated: np.ndarray
-  residuals: np.ndarray
 
 
 class Restored(NamedTuple):
@@ -167,41 +155,41 @@ def _pick_step(
 
 
 def compile_chains(
-  restored: Restored, num_frames: int = 0
-) -> Callable[[jax.Array], Any]:
+  restored: Restored,
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
   """Compiles the chains that draw samples.
 
   Args:
     restored: Restored run.
-    num_frames: Number of states of the path to return; 0: only the two ends.
 
   Returns:
-    A function of the chains' indices `[batch]`. Without frames it returns G(z)
-    at the start and the sample, `[batch, height, width, channels]` in [-1, 1].
-    With frames it returns G(z) and y along the path,
-    `[batch, num_frames, height, width, channels]`.
+    A function of the chains' indices `[batch]`. It returns G(z) at the start
+    and the sample, `[batch, height, width, channels]` in [-1, 1].
   """
   model, mesh = restored.networks, restored.mesh
   plan = chains_lib.evaluation_plan(restored.config)
-  rng = rng_lib.stream(jax.random.key(restored.config.seed), "sample")
 
   def draw(variables, rngs):
     if model.hat is None:
       _, generator_fn = chains_lib.bind(model, variables)
       x_generated = generator_fn(chains_lib.start(model, plan, rngs).z)
       return x_generated, x_generated
-    if num_frames:
-      return chains_lib.film(model, plan, variables, rngs, num_frames)
     fresh = chains_lib.run(model, plan, variables, rngs)
     return fresh.x_start, fresh.x_sample
 
   def call(variables, indices):
     method = restored.config.sharding.chains
     split = chains_lib.over_devices(draw, mesh, method)
-    return split(variables, rng_lib.per_index(rng, indices))
+    return split(variables, _chain_rngs(restored, indices))
 
   compiled = jax.jit(call)
   return lambda indices: compiled(restored.variables, jnp.asarray(indices))
+
+
+def _chain_rngs(restored: Restored, indices: jax.Array) -> jax.Array:
+  """Returns the keys of the chains that have these indices, `[batch]`."""
+  rng = rng_lib.stream(jax.random.key(restored.config.seed), "sample")
+  return rng_lib.per_index(rng, indices)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -235,25 +223,18 @@ def draw(restored: Restored, repeat: int = 0) -> Drawn:
   )
 
 
-def draw_paths(restored: Restored) -> Paths:
-  """Draws the paths of a few chains of a run that has a hat."""
+def draw_paths(restored: Restored) -> film_strip.Paths:
+  """Draws the paths of the first few chains of a run that has a hat."""
   num = _round_up(_PATHS, restored.mesh.size)
-  frames = min(_FRAMES, restored.config.evaluate.num_steps + 1)
-  paths = sharding.fetch(compile_chains(restored, frames)(np.arange(num)))
-  return Paths(*(path[:_PATHS].swapaxes(0, 1) for path in paths))
-
-
-def split_image(paths: Paths) -> np.ndarray:
-  """Shows what the ends of paths are made of: G(z), y and their sum.
-
-  Returns:
-    A uint8 picture with one row per chain. The residual y is gray where it is
-    zero, and scaled so that its largest absolute value is black or white.
-  """
-  generated, residual = paths.generated[-1], paths.residuals[-1]
-  scaled = residual / max(np.abs(residual).max(), 1e-12)
-  columns = np.stack([generated, scaled, generated + residual])
-  return images.film_strip(pixels.to_uint8(columns))
+  paths = film_strip.draw(
+    restored.networks,
+    chains_lib.evaluation_plan(restored.config),
+    restored.variables,
+    _chain_rngs(restored, jnp.arange(num)),
+    restored.mesh,
+    restored.config.sharding.chains,
+  )
+  return film_strip.Paths(*(path[:, :_PATHS] for path in paths))
 
 
 def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
@@ -285,11 +266,10 @@ def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
   result = {"generator": images.grid(drawn.generated[:_GRID_IMAGES])}
   if restored.networks.hat is not None:
     paths = draw_paths(restored)
-    frames = pixels.to_uint8(paths.generated + paths.residuals)
     result |= {
       "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
-      "paths": images.film_strip(frames),
-      "split": split_image(paths),
+      "paths": film_strip.picture(paths),
+      "split": film_strip.split_picture(paths),
     }
   if restored.networks.encoder is not None:
     pairs = reconstruct(restored, _GRID_IMAGES // 2)

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from hatebm_jax import images
+from hatebm_jax import film_strip, images
 
 
 def test_grid_by_hand():
@@ -20,7 +20,7 @@ def test_small_images_are_enlarged():
 def test_film_strip_has_a_row_a_chain():
   frames = np.zeros((3, 2, 32, 32, 1), np.uint8)
   frames[2, 1] = 7  # last frame of the second chain: bottom right
-  picture = images.film_strip(frames)
+  picture = film_strip.tile(frames)
   assert picture.shape == (67, 100, 1)
   assert picture[-2, -2] == 7 and picture[1, -2] == 0
 

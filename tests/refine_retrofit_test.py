@@ -15,6 +15,7 @@ from hatebm_jax import (
   convert,
   data,
   errors,
+  film_strip,
   langevin,
   networks,
   objectives,
@@ -183,7 +184,7 @@ def test_paths_move_z_and_end_in_the_samples(refine_run, sngan_run):
   assert np.abs(np.int16(frames[-1]) - np.int16(drawn.samples[:8])).max() <= 1
   first = pixels.to_uint8(paths.generated[0])
   assert np.abs(np.int16(first) - np.int16(drawn.generated[:8])).max() <= 1
-  picture = sample.split_image(paths)
+  picture = film_strip.split_picture(paths)
   assert picture.shape == (8 * 33 + 1, 3 * 33 + 1, 1)
 
 

@@ -38,7 +38,7 @@ from hatebm_jax import chains as chains_lib
 from hatebm_jax import config as config_lib
 from hatebm_jax import (
   errors,
-  images,
+  film_strip,
   langevin,
   networks,
   pixels,
@@ -136,7 +136,7 @@ def measure(
   }
   pictures = {
     "chains": plots.chains(run.steps, run.energies, data_energy, length, curve),
-    "long_run": images.film_strip(run.images[:, :_ROWS]),
+    "long_run": film_strip.tile(run.images[:, :_ROWS]),
     "nearest": _neighbours(run, reference_images),
   }
   return result, pictures
@@ -320,4 +320,4 @@ def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:
   count = min(_NEIGHBOURS, len(reference))
   found = chain_metrics.nearest(samples, reference, count)
   columns = [samples, *reference[found.indices.T]]
-  return images.film_strip(np.stack(columns))
+  return film_strip.tile(np.stack(columns))
