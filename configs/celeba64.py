@@ -1,9 +1,11 @@
 """CelebA synthesis at 64x64 (Hat EBM, table 2).
 
 Command:   python -m hatebm_jax.main --config=configs/celeba64.py --workdir=DIR
-Data:      tfds `celeb_a`, train split, 162,770 images, centre square resized
-Hardware:  a TPU v3-8 or v4-8 host, or a GPU of 80 GB
-Published: FID 11.57 +- 0.04 (cited), 49,920 samples, 100 Langevin steps
+Data:      The train split of tfds `celeb_a` has 162,770 images. Their centre
+           squares are resized.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 80 GB.
+Published: FID 11.57 +- 0.04 (cited), with 49,920 samples and 100 Langevin
+           steps.
 """
 
 from hatebm_jax import config as config_lib

@@ -2,10 +2,10 @@
 
 Command:   python -m hatebm_jax.main --config=configs/celeba64_sngan.py \
              --workdir=runs/celeba64_sngan
-Data:      tfds `celeb_a`, train split, 162,770 images, centre square resized;
-           5 batches a step
-Hardware:  a TPU v3-8 or v4-8 host, or a GPU of 80 GB
-Published: FID 6.13 +- 0.03 (cited), 49,920 samples
+Data:      The train split of tfds `celeb_a` has 162,770 images. Their centre
+           squares are resized. A training step reads 5 batches.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 80 GB.
+Published: FID 6.13 +- 0.03 (cited), with 49,920 samples.
 """
 
 from hatebm_jax.configs import cifar10_sngan

@@ -1,12 +1,14 @@
 """CIFAR-10 synthesis at 32x32 (Hat EBM, table 2).
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10.py --workdir=DIR
-Data:      tfds `cifar10`, train split, 50,000 images
-Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
-Published: FID 19.30 +- 0.15 (cited), 49,920 samples, 125 Langevin steps
+Data:      The train split of tfds `cifar10` has 50,000 images.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Published: FID 19.30 +- 0.15 (cited), with 49,920 samples and 125 Langevin
+           steps.
 
-The published checkpoint was most likely trained at temperature 1e-3 (its
-evaluation file says so); the published training file, followed here, says 1e-8.
+The published checkpoint was most likely trained at temperature 1e-3, because
+its evaluation file says so. The published training file says 1e-8, and this
+config follows it.
 """
 
 from hatebm_jax import config as config_lib

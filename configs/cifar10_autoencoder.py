@@ -2,9 +2,10 @@
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10_autoencoder.py \
              --workdir=runs/cifar10_autoencoder
-Data:      tfds `cifar10`, train split, 50,000 images
-Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
-Published: no figure of its own; 100 epochs of 499 batches
+Data:      The train split of tfds `cifar10` has 50,000 images.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Published: There is no figure for it. It is trained for 100 epochs of 499
+           batches.
 """
 
 from hatebm_jax import config as config_lib

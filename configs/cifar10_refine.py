@@ -1,13 +1,15 @@
-"""CIFAR-10 refinement: a hat on the generator of an SN-GAN (Hat EBM).
+"""CIFAR-10 refinement (Hat EBM): a hat on the generator of an SN-GAN.
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10_refine.py \
              --workdir=DIR --config.generator.source=runs/cifar10_sngan
-Source:    a run of cifar10_sngan.py, or torch-mimicry's netG.pth after
-           `python -m hatebm_jax.convert mimicry netG.pth OUT.npz`
-Data:      tfds `cifar10`, train split, 50,000 images
-Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
-Published: FID 14.04 +- 0.11 (cited), 49,920 samples, 350 Langevin steps; the
-           SN-GAN alone 18.58 +- 0.08, with DDLS 14.59 +- 0.07
+Source:    The generator is a run of cifar10_sngan.py, or torch-mimicry's
+           netG.pth after
+           `python -m hatebm_jax.convert mimicry netG.pth OUT.npz`.
+Data:      The train split of tfds `cifar10` has 50,000 images.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Published: FID 14.04 +- 0.11 (cited), with 49,920 samples and 350 Langevin
+           steps. The SN-GAN alone has 18.58 +- 0.08, and 14.59 +- 0.07 with
+           DDLS.
 """
 
 from hatebm_jax import config as config_lib
@@ -19,7 +21,7 @@ def get_config():
   config.objective = "joint"
   config.train.num_steps = 25_000
   config.generator.out_factor = 1.0
-  config.generator.norm_epsilon = 1e-5  # as torch-mimicry trains it
+  config.generator.norm_epsilon = 1e-5  # torch-mimicry trains with it.
   config.langevin.num_steps = 250
   config.langevin.step_size_y = 1e-4
   config.langevin.step_size_z = 5e-3

@@ -1,12 +1,12 @@
-"""CIFAR-10 retrofit: a hat on the decoder of an autoencoder (Hat EBM).
+"""CIFAR-10 retrofit (Hat EBM): a hat on the decoder of an autoencoder.
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10_retrofit.py \
              --workdir=DIR --config.generator.source=runs/cifar10_autoencoder
-Source:    a run of cifar10_autoencoder.py, or the reference's gen.ckpt after
-           `python -m hatebm_jax.convert tf2 gen.ckpt OUT.npz`
-Data:      tfds `cifar10`, train split, 50,000 images
-Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
-Published: FID 26.01 (cited), 49,920 samples, 125 Langevin steps
+Source:    The decoder is a run of cifar10_autoencoder.py, or the reference's
+           gen.ckpt after `python -m hatebm_jax.convert tf2 gen.ckpt OUT.npz`.
+Data:      The train split of tfds `cifar10` has 50,000 images.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Published: FID 26.01 (cited), with 49,920 samples and 125 Langevin steps.
 """
 
 from hatebm_jax import config as config_lib

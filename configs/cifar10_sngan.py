@@ -2,9 +2,10 @@
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10_sngan.py \
              --workdir=runs/cifar10_sngan
-Data:      tfds `cifar10`, train split, 50,000 images; 5 batches a step
-Hardware:  one TPU v3-8 or v4-8 host, or one GPU of 24 GB
-Published: FID 18.58 +- 0.08 (cited), 49,920 samples
+Data:      The train split of tfds `cifar10` has 50,000 images. A training
+           step reads 5 batches.
+Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Published: FID 18.58 +- 0.08 (cited), with 49,920 samples.
 """
 
 from hatebm_jax import config as config_lib

@@ -2,15 +2,15 @@
 
 Command:   python -m hatebm_jax.main --config=configs/digits.py \
              --workdir=runs/digits
-Data:      1,437 of the 1,797 handwritten digits that scikit-learn ships
-Hardware:  2 CPU cores, at most 10 minutes
+Data:      1,437 of the 1,797 handwritten digits that come with scikit-learn.
+Hardware:  2 CPU cores need at most 10 minutes.
 """
 
 from hatebm_jax import config as config_lib
 
 
 def use_digits(config):
-  """Sets what all experiments on the digits share."""
+  """Sets the fields that all experiments on the digits share."""
   config.train.batch_size = 32
   config.train.average_decay = 0.998
   config.data.source = "digits"
@@ -26,8 +26,8 @@ def get_config():
   config.train.num_steps = 4_000
   config.langevin.num_steps = 20
   # Most background pixels of a digit are exactly black. Without this noise the
-  # hat grows ever steeper there, until the chain overshoots and training blows
-  # up (after 1,300 steps at these rates, experiments/digits).
+  # hat becomes steeper and steeper there, until the chain overshoots and
+  # training diverges. experiments/digits saw it after 1,300 steps.
   config.hat.data_epsilon = 0.03
   config.hat.learning_rate = 6e-4
   config.hat.learning_rate_drops = ((2_000, 2e-4), (3_000, 6e-5))

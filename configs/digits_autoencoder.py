@@ -2,8 +2,8 @@
 
 Command:   python -m hatebm_jax.main --config=configs/digits_autoencoder.py \
              --workdir=runs/digits_autoencoder
-Data:      scikit-learn's digits, as configs/digits.py
-Hardware:  2 CPU cores, a few minutes
+Data:      scikit-learn's digits, as in configs/digits.py.
+Hardware:  2 CPU cores need a few minutes.
 """
 
 from hatebm_jax.configs import cifar10_autoencoder, digits

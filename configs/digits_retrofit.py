@@ -3,9 +3,9 @@
 Command:   python -m hatebm_jax.main --config=configs/digits_retrofit.py \
              --workdir=runs/digits_retrofit \
              --config.generator.source=runs/digits_autoencoder
-Source:    a run of digits_autoencoder.py
-Data:      scikit-learn's digits, as configs/digits.py
-Hardware:  2 CPU cores, a few minutes
+Source:    The decoder is a run of digits_autoencoder.py.
+Data:      scikit-learn's digits, as in configs/digits.py.
+Hardware:  2 CPU cores need a few minutes.
 """
 
 from hatebm_jax.configs import cifar10_retrofit, digits

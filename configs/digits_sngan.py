@@ -2,8 +2,9 @@
 
 Command:   python -m hatebm_jax.main --config=configs/digits_sngan.py \
              --workdir=runs/digits_sngan
-Data:      scikit-learn's digits, as configs/digits.py; 2 batches a step
-Hardware:  2 CPU cores, a few minutes
+Data:      scikit-learn's digits, as in configs/digits.py. A training step
+           reads 2 batches.
+Hardware:  2 CPU cores need a few minutes.
 """
 
 from hatebm_jax.configs import cifar10_sngan, digits
@@ -15,7 +16,8 @@ def get_config():
   config.unlock()
   digits.use_digits(config)
   config.train.num_steps = 3_000
-  # More than twice the published rates: 3,000 steps are few.
+  # These rates are more than twice the published ones, because 3,000 steps are
+  # few.
   config.generator.learning_rate = 5e-4
   config.sngan.discriminator_learning_rate = 5e-4
   config.sngan.discriminator_width = 32

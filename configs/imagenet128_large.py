@@ -2,9 +2,10 @@
 
 Command:   python -m hatebm_jax.main --config=configs/imagenet128_large.py \
              --workdir=DIR
-Data:      as configs/imagenet128.py
-Hardware:  TPU v4-64 (32 chips) or larger
-Published: FID 29.37 +- 0.15 (cited), 49,920 samples, 125 Langevin steps
+Data:      The same as in configs/imagenet128.py.
+Hardware:  A TPU v4-64 (32 chips) or larger.
+Published: FID 29.37 +- 0.15 (cited), with 49,920 samples and 125 Langevin
+           steps.
 """
 
 from hatebm_jax.configs import imagenet128
