@@ -16,6 +16,7 @@ from jax import numpy as jnp
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import langevin, networks, objectives, sharding, train
+from hatebm_jax.metrics import catalog, figures
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENTS = [
@@ -181,6 +182,15 @@ def test_every_page_is_in_the_index():
   assert pages <= set(re.findall(r"\]\((\w+)\.md\)", text))
 
 
+def test_the_layout_names_every_module_and_room():
+  text = _TEXTS["docs/layout.md"]
+  for path in (_ROOT / "hatebm_jax").iterdir():
+    is_room = (path / "__init__.py").exists()
+    if is_room or path.suffix == ".py":
+      name = f"{path.name}/" if is_room else path.name
+      assert name == "__init__.py" or f"{name}`" in text, name
+
+
 def _table():
   """Rows of the table of experiments: config name -> cells."""
   rows = re.findall(
@@ -306,6 +316,16 @@ def test_the_example_of_a_sampler(worked_examples):
   # From step 20 on both are at the same temperature.
   later = annealed.sample(*arguments, first_step=20)
   chex.assert_trees_all_close(later, langevin.sample(*arguments, first_step=20))
+
+
+def test_the_example_of_a_metric(worked_examples):
+  assert catalog.figures()["brightness"].text(127.04) == "127.0"
+  images = np.full((2, 16, 16, 1), 7, np.uint8)
+  found = {}
+  for module in catalog.modules():
+    if module.__name__.endswith("brightness"):
+      found = module.figures(figures.Sample(images, None, None, None), None)
+  assert found == {"brightness": 7.0}
 
 
 def test_the_example_of_a_data_source(worked_examples, tmp_path):
