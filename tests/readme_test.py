@@ -39,6 +39,7 @@ _TINY = {
   "sample.batch_size": 8,
   "evaluate.num_steps": 2,
   "chains.num_chains": 0,
+  "metrics.num_references": 64,
 }
 
 
@@ -140,9 +141,9 @@ def _check_main(arguments):
 @pytest.mark.parametrize("document", _DOCUMENTS)
 def test_every_field_in_the_text_exists(document):
   config = config_lib.default()
+  text = re.sub(r"^```python.*?^```", "", _TEXTS[document], flags=re.M | re.S)
   fields = re.findall(
-    r"(?<![\w./])(?:--)?config\.([a-z_]+(?:\.[a-z_]+)*)(?![\w(])",
-    _TEXTS[document],
+    r"(?<![\w./])(?:--)?config\.([a-z_]+(?:\.[a-z_]+)*)(?![\w(])", text
   )
   for field in set(fields) - {"json", "group.field"}:
     _check_field(config, field)
