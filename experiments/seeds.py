@@ -12,8 +12,9 @@ import pathlib
 
 import numpy as np
 
-from hatebm_jax.metrics import catalog, digits_network
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax import metrics
+from hatebm_jax.metrics import digits_network
+from hatebm_jax.metrics.metric import Figure
 
 _COLUMNS = ("recognised", "rarest", "frechet_distance")
 _NETWORK = digits_network.NAME
@@ -29,7 +30,7 @@ def cell(values: list[float], figure: Figure) -> str:
 
 def table(results: list[dict]) -> str:
   """Returns the table of results that hold the same sets."""
-  figures = [catalog.figures()[name] for name in _COLUMNS]
+  figures = [metrics.all_figures()[name] for name in _COLUMNS]
   titles = [figure.title or _NETWORK for figure in figures]
   lines = [
     " | ".join(["| images of", *titles]) + " |",

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from experiments import published
-from hatebm_jax import errors
-from hatebm_jax.metrics import catalog
+from hatebm_jax import errors, metrics
 from hatebm_jax.run import workdir
 
 
@@ -223,7 +222,7 @@ def _distance(run: Run, name: str) -> str:
       f"{name!r}, found only the sets {sorted(sets)}. Evaluate the run again "
       f"with: {evaluate_command(run.path)}"
     )
-  figure = catalog.figures()["frechet_distance"]
+  figure = metrics.all_figures()["frechet_distance"]
   found = sets[name][figure.name]
   text = f"{network} {figure.text(found['mean'], network)}"
   if found["std"] is not None:

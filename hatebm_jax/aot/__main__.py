@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors
-from hatebm_jax.aot import program
+from hatebm_jax.aot import report
 
 config_flag.define("This is the config whose training step is compiled.")
 flags.DEFINE_string(
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
       flush=True,
     )
     config_lib.check(flags.FLAGS.config)
-    result = program.check(flags.FLAGS.config, topology)
+    result = report.make(flags.FLAGS.config, topology)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

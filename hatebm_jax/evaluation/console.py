@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from hatebm_jax.metrics import catalog, inception, ood, recognised_digits
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax import metrics
+from hatebm_jax.metrics import inception, ood, recognised_digits
+from hatebm_jax.metrics.metric import Figure
 from hatebm_jax.run import workdir
 
 _AUROC = ood.FIGURES[0]
@@ -35,7 +36,7 @@ def _image_lines(sets: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
   network = protocol["network"]
   columns = [
     figure
-    for figure in catalog.figures().values()
+    for figure in metrics.all_figures().values()
     if figure.name in next(iter(sets.values()))
   ]
   titles = [figure.title or network for figure in columns]

@@ -2,7 +2,7 @@
 
 The figures of a set are those of all metrics of sets of images in
 `hatebm_jax.metrics`, in the features of the network that
-`hatebm_jax.metrics.spaces` chooses.
+`hatebm_jax.metrics.feature_spaces` chooses.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,15 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from hatebm_jax import data, errors
+from hatebm_jax import data, errors, metrics
 from hatebm_jax.evaluation import protocol
 from hatebm_jax.metrics import (
   batches,
-  catalog,
-  figures,
+  feature_spaces,
   frechet,
+  metric,
   moments,
   recognised_digits,
-  spaces,
 )
 from hatebm_jax.run import files
 
@@ -40,8 +39,8 @@ class Reference(NamedTuple):
     protocol: Record of which images these are.
   """
 
-  space: spaces.Space
-  found: figures.Reference
+  space: feature_spaces.Space
+  found: metric.Reference
   protocol: dict[str, Any]
 
   def distance(self, images: np.ndarray) -> float:
@@ -58,21 +57,21 @@ def image_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
 def has_network(config: ml_collections.ConfigDict) -> bool:
   """Returns whether there is a network to measure a run's images in."""
   source, shape = config.data.source, image_shape(config.data)
-  return spaces.exists(source, shape, config.metrics.inception)
+  return feature_spaces.exists(source, shape, config.metrics.inception)
 
 
-def choose_space(config: ml_collections.ConfigDict) -> spaces.Space:
+def choose_space(config: ml_collections.ConfigDict) -> feature_spaces.Space:
   """Returns the network that a run's images are measured in.
 
   Raises:
     ConfigError: There is none, or its weights cannot be used.
   """
   source, shape = config.data.source, image_shape(config.data)
-  return spaces.choose(source, shape, config.metrics.inception)
+  return feature_spaces.choose(source, shape, config.metrics.inception)
 
 
 def load_reference(
-  config: ml_collections.ConfigDict, space: spaces.Space | None = None
+  config: ml_collections.ConfigDict, space: feature_spaces.Space | None = None
 ) -> Reference:
   """Measures the reference images, or reads their moments from a file.
 
@@ -91,8 +90,8 @@ def load_reference(
     "network": space.name,
     "network_sha256": files.sha256(space.weights),
   }
-  for metric in catalog.modules():
-    record |= getattr(metric, "PROTOCOL", {})
+  for module in metrics.all_metrics():
+    record |= getattr(module, "PROTOCOL", {})
   if settings.statistics:
     found = moments.load(settings.statistics, space.dim), None
     statistics = protocol.file_record(settings.statistics)
@@ -104,7 +103,7 @@ def load_reference(
   judge, accuracy = _fit_judge(config.data)
   if judge is not None:
     record["judge_accuracy"] = accuracy
-  return Reference(space, figures.Reference(space.name, *found, judge), record)
+  return Reference(space, metric.Reference(space.name, *found, judge), record)
 
 
 def _fit_judge(config: ml_collections.ConfigDict) -> tuple[Any, float | None]:
@@ -125,7 +124,7 @@ def _fit_judge(config: ml_collections.ConfigDict) -> tuple[Any, float | None]:
 
 
 def _features_of_split(
-  config: ml_collections.ConfigDict, space: spaces.Space
+  config: ml_collections.ConfigDict, space: feature_spaces.Space
 ) -> tuple[moments.Moments, np.ndarray]:
   """Returns moments and features of the reference split, read in one pass."""
   source = data.open_split(config.data, config.metrics.split)
@@ -148,16 +147,16 @@ def _features_of_split(
   return _extract(space, chunks, num_images)
 
 
-def _sample(space: spaces.Space, images: np.ndarray) -> figures.Sample:
+def _sample(space: feature_spaces.Space, images: np.ndarray) -> metric.Sample:
   """Returns what metrics see of a set of images."""
   logits = []
   chunks = batches.split(images, space.batch_size)
   found = _extract(space, chunks, len(images), logits)
-  return figures.Sample(images, *found, np.concatenate(logits))
+  return metric.Sample(images, *found, np.concatenate(logits))
 
 
 def _extract(
-  space: spaces.Space,
+  space: feature_spaces.Space,
   chunks: Iterable[np.ndarray],
   num_images: int,
   logits: list[np.ndarray] | None = None,
@@ -247,8 +246,8 @@ def _figures(reference: Reference, images: np.ndarray) -> dict[str, float]:
   """Returns the figures of all metrics for one set of images."""
   sample = _sample(reference.space, images)
   result = {}
-  for metric in catalog.modules():
-    result |= metric.figures(sample, reference.found)
+  for module in metrics.all_metrics():
+    result |= module.figures(sample, reference.found)
   return result
 
 

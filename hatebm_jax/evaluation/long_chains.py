@@ -6,10 +6,10 @@ stand still. Here chains run `config.chains.multiple` times as long as the
 chains that trained the hat.
 
 A figure is None if it is not finite or cannot be measured. The figures are
-those of `metrics.chains.FIGURES` and a curve:
+those of `metrics.chain_mixing.FIGURES` and a curve:
 
 - `ess`, `r_hat`, `stuck`: Mixing in the second half of the frames, see
-  `metrics.chains.mixing`. If R-hat is far above 1, `ess` cannot be trusted.
+  `metrics.chain_mixing`. If R-hat is far above 1, `ess` cannot be trusted.
 - `energy_gap`: Mean H(reference images) - mean H(samples), from at most
   1,000 reference images that are evenly spaced.
 - `drift_norm_y`, `drift_norm_z`: L2 norm of the drift of an image and of a
@@ -48,7 +48,7 @@ from hatebm_jax import (
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.evaluation import energies as energies_lib
 from hatebm_jax.evaluation import plots
-from hatebm_jax.metrics import chains as chain_metrics
+from hatebm_jax.metrics import chain_mixing
 
 _ENERGY_FRAMES = 200  # Largest number of frames besides the start.
 _IMAGE_FRAMES = 9  # Number of frames whose images are kept.
@@ -123,7 +123,7 @@ def measure(
   run, length = _run(restored), restored.config.langevin.num_steps
   data_energy = _data_energy(restored, reference_images)
   curve = _curve(run, distance)
-  mixing = chain_metrics.mixing(run.energies[len(run.steps) // 2 :].T)
+  mixing = chain_mixing.mixing(run.energies[len(run.steps) // 2 :].T)
   result = {
     "num_chains": restored.config.chains.num_chains,
     "num_steps": int(run.steps[-1]),
@@ -318,6 +318,6 @@ def _neighbours(run: _Run, reference: np.ndarray) -> np.ndarray:
   mark = int(np.flatnonzero(run.marks == run.trained)[0])
   samples = run.images[mark, :_ROWS]
   count = min(_NEIGHBOURS, len(reference))
-  found = chain_metrics.nearest(samples, reference, count)
+  found = chain_mixing.nearest(samples, reference, count)
   columns = [samples, *reference[found.indices.T]]
   return film_strip.tile(np.stack(columns))

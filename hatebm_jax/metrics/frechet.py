@@ -7,7 +7,7 @@ one between the two Gaussians (Dowson and Landau, 1982). Heusel et al. (NeurIPS
 
 import numpy as np
 
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 FIGURES = (
   Figure(

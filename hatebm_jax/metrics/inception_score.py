@@ -4,8 +4,8 @@ import numpy as np
 from scipy import special
 
 from hatebm_jax.metrics import inception
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
 from hatebm_jax.metrics.kid import Estimate
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 NUM_SPLITS = 10
 FIGURES = (Figure("inception_score", "inception score", "higher", 2),)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hatebm_jax.metrics import inception
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 FIGURES = (Figure("kid", "KID", "lower", 4),)
 _SUBSET_SIZE = 1_000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hatebm_jax import images as images_lib
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax.metrics.metric import Figure
 
 # These are the rates that `Detection` holds.
 FIGURES = (

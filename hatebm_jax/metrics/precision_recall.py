@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn import metrics
 
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 FIGURES = (
   Figure("precision", "precision", "higher"),

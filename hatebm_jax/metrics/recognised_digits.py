@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import calibration, ensemble, model_selection
 
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 FIGURES = (
   Figure(

@@ -5,7 +5,8 @@ from typing import Any
 
 from etils import epath
 
-from hatebm_jax.metrics import catalog, chains, ood
+from hatebm_jax import metrics
+from hatebm_jax.metrics import chain_mixing, ood
 from hatebm_jax.report import formatting, page
 from hatebm_jax.run import workdir
 
@@ -56,7 +57,7 @@ def _images(result: dict[str, Any]) -> str:
     )
   figures = [
     figure
-    for figure in catalog.figures().values()
+    for figure in metrics.all_figures().values()
     if any(figure.name in found for found in sets.values())
   ]
   head = ["", *(workdir.SET_LABELS.get(name, name) for name in sets)]
@@ -166,7 +167,7 @@ def _chains(path: epath.Path, result: dict[str, Any]) -> str:
   found = result["chains"]
   rows = [
     (figure.heading(), formatting.number(found[figure.name]))
-    for figure in chains.FIGURES
+    for figure in chain_mixing.FIGURES
     if figure.name in found
   ]
   parts = [page.table(["figure", "value"], rows, "Parallel chains")]

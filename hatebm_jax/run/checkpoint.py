@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its final name, with a note and the SHA-256 of
 each of its files, and then renamed. A run that is killed while it writes leaves
-the older checkpoints whole.
+the older checkpoints newest_checkpoint.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from hatebm_jax.run import checksums, files, whole
-from hatebm_jax.run.whole import CheckpointError
+from hatebm_jax.run import checksums, files, newest_checkpoint
+from hatebm_jax.run.newest_checkpoint import CheckpointError
 
 _NOTE = "note.json"
 _ASIDE_SECONDS = 2.0
@@ -46,7 +46,7 @@ class _Handler(ocp.StandardCheckpointHandler):
 
 def exists(workdir: epath.PathLike) -> bool:
   """Returns whether a workdir holds a checkpoint; makes no folder."""
-  return bool(whole.folders(files.as_path(workdir) / "checkpoints"))
+  return bool(newest_checkpoint.folders(files.as_path(workdir) / "checkpoints"))
 
 
 def hide_threads() -> None:
@@ -90,7 +90,7 @@ def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
       names or shapes, or if it cannot be read.
   """
   folder = files.as_path(workdir) / "checkpoints"
-  step = whole.newest(folder)
+  step = newest_checkpoint.find(folder)
   if step is None:
     raise CheckpointError(
       f"{workdir} holds no checkpoint: expected a trained run. Train it first."
@@ -201,7 +201,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the training steps of all checkpoints, increasing."""
-    return sorted(whole.folders(self.path))
+    return sorted(newest_checkpoint.folders(self.path))
 
   def latest_step(self) -> int | None:
     """Returns the training step of the newest checkpoint, if there is one."""
@@ -219,7 +219,7 @@ class Checkpoints:
     Raises:
       CheckpointError: if there are checkpoints, and all are broken.
     """
-    step = whole.newest(self.path, set_aside=not self._read_only)
+    step = newest_checkpoint.find(self.path, set_aside=not self._read_only)
     self._manager.reload()
     return step
 

@@ -1,6 +1,6 @@
 """A metric: the mean brightness of the images."""
 
-from hatebm_jax.metrics.figures import Figure, Reference, Sample
+from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
 FIGURES = (
   Figure(

@@ -12,7 +12,7 @@ from hatebm_jax.run import workdir
 MODULE = '''
 """Mean brightness of the images."""
 
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax.metrics.metric import Figure
 
 FIGURES = (
   Figure("brightness", "mean brightness", "higher", decimals=2, note="A note."),

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from hatebm_jax import data
-from hatebm_jax.aot import program, topology
+from hatebm_jax.aot import report, topology
 
 ROOT = pathlib.Path(__file__).parents[2]
 needs_libtpu = pytest.mark.skipif(
@@ -92,7 +92,7 @@ def test_unknown_slice_ends_with_one_clear_error():
 
 def test_unknown_generation():
   with pytest.raises(topology.TopologyError, match=r"v1:2x2.*v4.*v4:2x2x4"):
-    program.check(tiny.config(), "v1:2x2")
+    report.make(tiny.config(), "v1:2x2")
 
 
 def test_missing_libtpu(monkeypatch):
@@ -100,11 +100,11 @@ def test_missing_libtpu(monkeypatch):
   with pytest.raises(
     topology.TopologyError, match=r"pip install -e '\.\[tpu\]'"
   ):
-    program.check(tiny.config(), "v4:2x2x4")
+    report.make(tiny.config(), "v4:2x2x4")
 
 
 def test_batch_that_does_not_divide(monkeypatch):
   chip = topology.CHIPS["v4"]
   monkeypatch.setattr(topology, "find", lambda _: (chip, jax.devices()))
   with pytest.raises(data.DataError, match="multiple of 8"):
-    program.check(tiny.config(train__batch_size=12), "v4:2x2x2")
+    report.make(tiny.config(train__batch_size=12), "v4:2x2x2")

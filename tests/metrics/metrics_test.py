@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from hatebm_jax.metrics import catalog, figures, moments
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax import metrics
+from hatebm_jax.metrics import metric as metric_lib
+from hatebm_jax.metrics import moments
+from hatebm_jax.metrics.metric import Figure
 
 NAMES = [
   "frechet_distance",
@@ -25,12 +27,12 @@ def a_set(network, num_images=20):
   features = rng.normal(size=(num_images, 4))
   images = rng.integers(0, 256, (num_images, 2, 2, 1), np.uint8)
   found = moments.compute(features)
-  sample = figures.Sample(images, found, features, features)
-  return sample, figures.Reference(network, found, features)
+  sample = metric_lib.Sample(images, found, features, features)
+  return sample, metric_lib.Reference(network, found, features)
 
 
 def test_the_frechet_distance_comes_first():
-  assert list(catalog.figures()) == NAMES
+  assert list(metrics.all_figures()) == NAMES
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_the_frechet_distance_comes_first():
 def test_metrics_measure_what_they_declare(network, expected):
   sample, reference = a_set(network)
   found = {}
-  for metric in catalog.modules():
+  for metric in metrics.all_metrics():
     values = metric.figures(sample, reference)
     assert values.keys() <= {figure.name for figure in metric.FIGURES}
     found |= values
@@ -51,12 +53,12 @@ def test_metrics_measure_what_they_declare(network, expected):
 def test_what_cannot_be_measured_is_left_out():
   sample, reference = a_set("FID", num_images=5)
   found = {}
-  for metric in catalog.modules():
+  for metric in metrics.all_metrics():
     found |= metric.figures(sample, reference)
   # The Inception Score needs ten images, and a fifth neighbour needs six.
   assert list(found) == ["frechet_distance", "kid"]
   found = {}
-  for metric in catalog.modules():
+  for metric in metrics.all_metrics():
     found |= metric.figures(sample, reference._replace(features=None))
   assert list(found) == ["frechet_distance"]
 

@@ -1,4 +1,4 @@
-"""Finds the newest whole checkpoint of a run.
+"""Finds the newest checkpoint of a run that is whole.
 
 A broken checkpoint is never read, and never deleted: it is moved to
 `workdir/broken_checkpoints`.
@@ -27,7 +27,7 @@ def folders(path: epath.Path) -> dict[int, epath.Path]:
   return dict(sorted(found.items(), reverse=True))
 
 
-def newest(path: epath.Path, set_aside: bool = False) -> int | None:
+def find(path: epath.Path, set_aside: bool = False) -> int | None:
   """Returns the training step of the newest whole checkpoint.
 
   Process 0 looks, and says on stderr what is broken in newer ones.
@@ -44,7 +44,7 @@ def newest(path: epath.Path, set_aside: bool = False) -> int | None:
   """
   step, damages = None, {}
   if jax.process_index() == 0:
-    step, damages = _find(path, set_aside)
+    step, damages = _look_for(path, set_aside)
     for broken, damage in damages.items() if step is not None else ():
       moved = f" It was moved to {path.parent / _BROKEN}." if set_aside else ""
       print(
@@ -64,7 +64,7 @@ def newest(path: epath.Path, set_aside: bool = False) -> int | None:
   return None if step < 0 else step
 
 
-def _find(
+def _look_for(
   path: epath.Path, set_aside: bool
 ) -> tuple[int | None, dict[int, str]]:
   """Looks for the newest whole checkpoint.

@@ -28,7 +28,7 @@ _NOTE = (
 )
 
 
-def check(config: ml_collections.ConfigDict, topology: str) -> dict[str, Any]:
+def make(config: ml_collections.ConfigDict, topology: str) -> dict[str, Any]:
   """Compiles a config's training step for a TPU slice.
 
   Args:

@@ -6,7 +6,7 @@ import numpy as np
 from arviz_stats.base import array_stats
 from sklearn import neighbors
 
-from hatebm_jax.metrics.figures import Figure
+from hatebm_jax.metrics.metric import Figure
 
 # These are the figures of `chains` in evaluation.json, apart from its curve.
 FIGURES = (
