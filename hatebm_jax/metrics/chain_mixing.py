@@ -10,15 +10,15 @@ from hatebm_jax.metrics.metric import Figure
 
 # These are the figures of `chains` in evaluation.json, apart from its curve.
 FIGURES = (
-  Figure("num_chains", "chains"),
-  Figure("num_steps", "Langevin steps of each"),
+  Figure("num_chains", "number of chains"),
+  Figure("num_steps", "Langevin steps of each chain"),
   Figure("training_steps", "Langevin steps in training"),
   Figure("ess", "effective sample size of the energy, second half"),
   Figure("r_hat", "R-hat of the energy, second half; 1 at best"),
   Figure("stuck", "chains that do not move"),
   Figure("energy_gap", "H(data) - H(samples)"),
-  Figure("drift_norm_y", "drift of y, L2 norm a step"),
-  Figure("drift_norm_z", "drift of z, L2 norm a step"),
+  Figure("drift_norm_y", "L2 norm of the drift of y per step"),
+  Figure("drift_norm_z", "L2 norm of the drift of z per step"),
 )
 
 # With fewer frames a figure would not depend on the energies: the sum of

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 PANELS = {
   "energy_gap": "H(data) - H(samples)",
   "discriminator_loss": "discriminator loss (hinge)",
-  "reconstruction_loss": "reconstruction loss, 1000 x mean square",
+  "reconstruction_loss": "reconstruction loss, 1000 x mean square error",
   "test_loss": "reconstruction loss, test split",
   "generator_loss": "generator loss",
-  "drift_norm_y": "drift of y, L2 norm a step",
-  "drift_norm_z": "drift of z, L2 norm a step",
+  "drift_norm_y": "L2 norm of the drift of y per step",
+  "drift_norm_z": "L2 norm of the drift of z per step",
   "clip_rate_y": "share of Langevin steps with a clipped drift of y",
-  "norm_z": "||z|| at the chains' end",
+  "norm_z": "||z|| at the end of the chains",
   "saturation": "share of sample pixels outside [-1, 1]",
 }
 
