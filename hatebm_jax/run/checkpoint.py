@@ -86,7 +86,7 @@ def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
     The part, as NumPy arrays.
 
   Raises:
-    CheckpointError: if there is no whole checkpoint, if the part has other
+    CheckpointError: If there is no whole checkpoint, if the part has other
       names or shapes, or if it cannot be read.
   """
   folder = files.as_path(workdir) / "checkpoints"
@@ -217,7 +217,7 @@ class Checkpoints:
       The training step; None if there is no checkpoint.
 
     Raises:
-      CheckpointError: if there are checkpoints, and all are broken.
+      CheckpointError: If there are checkpoints, and all are broken.
     """
     step = newest_checkpoint.find(self.path, set_aside=not self._read_only)
     self._manager.reload()
@@ -230,7 +230,7 @@ class Checkpoints:
       step: Training step of the checkpoint.
 
     Raises:
-      CheckpointError: if they are not what was written.
+      CheckpointError: If they are not what was written.
     """
     damage = checksums.damage(self.path / str(step))
     if damage:
@@ -263,7 +263,7 @@ class Checkpoints:
       note: JSON that is kept with the state.
 
     Raises:
-      CheckpointError: if the checkpoint before this one could not be written.
+      CheckpointError: If the checkpoint before this one could not be written.
     """
     with self._writing():
       if step != self._manager.latest_step():
@@ -278,7 +278,7 @@ class Checkpoints:
       step: Training step of the checkpoint.
 
     Raises:
-      FileError: if the note is not a JSON object.
+      FileError: If the note is not a JSON object.
     """
     file = self.path / str(step) / checksums.ITEM / _NOTE
     if not file.exists():
@@ -299,7 +299,7 @@ class Checkpoints:
       The state, placed as the shardings say.
 
     Raises:
-      CheckpointError: if what is stored does not fit, or cannot be read.
+      CheckpointError: If what is stored does not fit, or cannot be read.
     """
     path = self.path / str(step)
     with _as_ours(
@@ -316,7 +316,7 @@ class Checkpoints:
     """Waits until every checkpoint is on disk.
 
     Raises:
-      CheckpointError: if one could not be written.
+      CheckpointError: If one could not be written.
     """
     with self._writing():
       self._manager.wait_until_finished()

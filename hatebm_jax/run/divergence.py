@@ -126,8 +126,8 @@ def rollbacks(path: epath.Path) -> list[dict]:
     One dict for each rollback, with `step`, `to`, `rule` and `value`.
 
   Raises:
-    FileError: if the record is not JSON.
-    WorkdirError: if it holds something else.
+    FileError: If the record is not JSON.
+    WorkdirError: If it holds something else.
   """
   file = path / FILE
   if not file.exists():

@@ -48,7 +48,7 @@ def as_path(path: epath.PathLike) -> epath.Path:
     path: Path of a file or folder, which need not exist.
 
   Raises:
-    FileError: if the path is empty, or a URL.
+    FileError: If the path is empty, or a URL.
   """
   text = os.fspath(path)
   if not text:
@@ -131,7 +131,7 @@ def read_json(path: epath.PathLike, advice: str, kind: type) -> Any:
     kind: Type that the file must hold: dict or list.
 
   Raises:
-    FileError: if the file is not valid JSON, or of another kind.
+    FileError: If the file is not valid JSON, or of another kind.
   """
   path = as_path(path)
   try:

@@ -38,7 +38,7 @@ def hold(path: epath.Path) -> Iterator[None]:
     path: Path of the workdir.
 
   Raises:
-    WorkdirError: if another process holds the workdir; the message names it.
+    WorkdirError: If another process holds the workdir; the message names it.
   """
   path = files.as_path(path)
   path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _flock(file: epath.Path, opened: int) -> bool:
   """Locks the file; returns whether its file system has locks at all.
 
   Raises:
-    WorkdirError: if another process has locked the file.
+    WorkdirError: If another process has locked the file.
   """
   try:
     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +106,7 @@ def _watch(file: epath.Path, opened: int, owner: dict) -> None:
   """Waits to see whether the file's owner, on another host, is alive.
 
   Raises:
-    WorkdirError: if the owner touches the file.
+    WorkdirError: If the owner touches the file.
   """
   print(
     f"{file.parent} was last used by process {owner['process']} on "

@@ -51,7 +51,7 @@ class RunLog:
       unwritten: What `unwritten` returned in the run that took these steps.
 
     Raises:
-      WorkdirError: if `unwritten` is not what the method of that name returns.
+      WorkdirError: If `unwritten` is not what the method of that name returns.
     """
     self._workdir = workdir
     self._active = active
@@ -132,7 +132,7 @@ class RunLog:
     """Returns the means over the steps noted since the last `write`.
 
     Raises:
-      NonFiniteError: if a metric is not finite; names it and its first step.
+      NonFiniteError: If a metric is not finite; the message names it and its first step.
     """
     if not self._pending:
       return {}
@@ -153,7 +153,7 @@ class RunLog:
       The metrics that were written.
 
     Raises:
-      NonFiniteError: if a metric is not finite, as in `check`.
+      NonFiniteError: If a metric is not finite, as in `check`.
     """
     means = self.check()
     # JAX sorts metrics by name: without an energy gap, the first is a loss.

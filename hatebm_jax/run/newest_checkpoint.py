@@ -40,7 +40,7 @@ def find(path: epath.Path, set_aside: bool = False) -> int | None:
     The training step, on every process; None if there is no checkpoint.
 
   Raises:
-    CheckpointError: if there are checkpoints, and all are broken.
+    CheckpointError: If there are checkpoints, and all are broken.
   """
   step, damages = None, {}
   if jax.process_index() == 0:

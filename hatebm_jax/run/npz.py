@@ -92,7 +92,7 @@ def read(
     The arrays by name.
 
   Raises:
-    ConfigError: if the file cannot be read, or an array is missing.
+    ConfigError: If the file cannot be read, or an array is missing.
   """
   try:
     return arrays(file, names, optional)
@@ -106,7 +106,7 @@ def headers(file: epath.PathLike) -> dict[str, Header]:
   """Returns shape and type of each array of an .npz; no array is read.
 
   Raises:
-    FileError: if a part of the file is not an array that can be read safely.
+    FileError: If a part of the file is not an array that can be read safely.
   """
   with _opened(file) as (archive, parts):
     return {name: _check(archive, part) for name, part in parts.items()}
@@ -128,7 +128,7 @@ def arrays(
     The arrays by name.
 
   Raises:
-    FileError: if the file cannot be read, or an array is missing.
+    FileError: If the file cannot be read, or an array is missing.
   """
   with _opened(file) as (archive, parts):
     wanted = [*names, *(name for name in optional if name in parts)]
@@ -148,7 +148,7 @@ def all_arrays(file: epath.PathLike) -> dict[str, np.ndarray]:
     The arrays by name.
 
   Raises:
-    FileError: if the file cannot be read.
+    FileError: If the file cannot be read.
   """
   with _opened(file) as (archive, parts):
     return {name: _read(archive, part) for name, part in parts.items()}
@@ -164,7 +164,7 @@ def zip_parts(
     file: Path that it was opened from.
 
   Raises:
-    FileError: if names are not unique, or if the parts together are larger
+    FileError: If names are not unique, or if the parts together are larger
       than the file: then they overlap, or claim more than there is.
   """
   infos = archive.infolist()

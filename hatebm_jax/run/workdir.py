@@ -43,7 +43,7 @@ def claim(
     write: Whether this process writes; one of several does.
 
   Raises:
-    WorkdirError: if the workdir's run has another config.
+    WorkdirError: If the workdir's run has another config.
   """
   file = path / CONFIG
   if file.exists():
@@ -61,8 +61,8 @@ def read_config(path: epath.Path) -> ml_collections.ConfigDict:
   """Reads the config that a workdir's run was started with.
 
   Raises:
-    FileError: if the file is not JSON.
-    WorkdirError: if there is no config, or the file holds something else.
+    FileError: If the file is not JSON.
+    WorkdirError: If there is no config, or the file holds something else.
   """
   file = path / CONFIG
   if not file.exists():
@@ -82,7 +82,7 @@ def read_evaluation(path: epath.Path) -> dict[str, Any] | None:
   """Returns what a workdir's evaluation.json holds, or None without one.
 
   Raises:
-    FileError: if it cannot be read.
+    FileError: If it cannot be read.
   """
   file = path / EVALUATION
   if not file.exists():

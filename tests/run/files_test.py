@@ -104,5 +104,5 @@ def test_a_run_in_a_folder_with_a_strange_name(tmp_path):
   found = checkpoint.restore_part(path, {"hat": part})
   np.testing.assert_array_equal(
     found["hat"]["params"]["head"]["kernel"],
-    restored.variables[0]["params"]["head"]["kernel"],
+    restored.variables[0]["head"]["kernel"],
   )
