@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its final name, with a note and the SHA-256 of
 each of its files, and then renamed. A run that is killed while it writes leaves
-the older checkpoints newest_checkpoint.
+the older checkpoints whole.
 """
 
 import contextlib
