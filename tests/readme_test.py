@@ -15,8 +15,15 @@ from absl import flags
 from jax import numpy as jnp
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import langevin, networks, objectives, sharding, train
-from hatebm_jax.metrics import catalog, figures
+from hatebm_jax import (
+  langevin,
+  metrics,
+  networks,
+  objectives,
+  sharding,
+  train,
+)
+from hatebm_jax.metrics import metric
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENTS = [
@@ -320,12 +327,12 @@ def test_the_example_of_a_sampler(worked_examples):
 
 
 def test_the_example_of_a_metric(worked_examples):
-  assert catalog.figures()["brightness"].text(127.04) == "127.0"
+  assert metrics.all_figures()["brightness"].text(127.04) == "127.0"
   images = np.full((2, 16, 16, 1), 7, np.uint8)
   found = {}
-  for module in catalog.modules():
+  for module in metrics.all_metrics():
     if module.__name__.endswith("brightness"):
-      found = module.figures(figures.Sample(images, None, None, None), None)
+      found = module.figures(metric.Sample(images, None, None, None), None)
   assert found == {"brightness": 7.0}
 
 
