@@ -79,8 +79,8 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
   """Reads LABEL=WORKDIR arguments.
 
   Raises:
-    ConfigError: An argument has another form, or a label comes twice.
-    WorkdirError: A workdir holds no run, or the run was not evaluated.
+    ConfigError: If an argument has another form, or a label comes twice.
+    WorkdirError: If a workdir holds no run, or the run was not evaluated.
   """
   runs = {}
   for argument in arguments:
@@ -133,7 +133,7 @@ def check(run: Run, expected: str, **fields: str) -> None:
     **fields: Values that the run's config must have, as `group__field=value`.
 
   Raises:
-    ConfigError: The config has another value.
+    ConfigError: If the config has another value.
   """
   for name, value in fields.items():
     name = name.replace("__", ".")
@@ -158,7 +158,7 @@ def frechet_table(
     models: Names of the rows by the set of evaluation.json that they show.
 
   Raises:
-    WorkdirError: A run was evaluated without one of these sets.
+    WorkdirError: If a run was evaluated without one of these sets.
   """
   titles, notes = [c.title for c in table.columns.values()], []
   measured = {model: {} for model in models.values()}

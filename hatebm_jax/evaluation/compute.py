@@ -49,9 +49,9 @@ def evaluate(
     drawn: Images that `sample.draw(restored)` returns; None draws them here.
 
   Raises:
-    ConfigError: There is no network to measure these images in and the run has
-      no hat, or a field of the config cannot be used.
-    DataError: The reference images cannot be read.
+    ConfigError: If there is no network to measure these images in and the run
+      has no hat, or a field of the config cannot be used.
+    DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
   config, reference = restored.config, None
@@ -79,9 +79,9 @@ def evaluate_file(config: ml_collections.ConfigDict) -> Result:
     config: Config of the command.
 
   Raises:
-    ConfigError: There is no network to measure these images in, or the file or
-      a field of the config cannot be used.
-    DataError: The reference images cannot be read.
+    ConfigError: If there is no network to measure these images in, or the file
+      or a field of the config cannot be used.
+    DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
   space = image_quality.choose_space(config)

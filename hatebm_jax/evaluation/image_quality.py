@@ -64,7 +64,7 @@ def choose_space(config: ml_collections.ConfigDict) -> feature_spaces.Space:
   """Returns the network that a run's images are measured in.
 
   Raises:
-    ConfigError: There is none, or its weights cannot be used.
+    ConfigError: If there is none, or its weights cannot be used.
   """
   source, shape = config.data.source, image_shape(config.data)
   return feature_spaces.choose(source, shape, config.metrics.inception)
@@ -80,9 +80,9 @@ def load_reference(
     space: Network that `choose_space(config)` returned; None chooses it here.
 
   Raises:
-    ConfigError: There is no network for the images, or
+    ConfigError: If there is no network for the images, or
       `config.metrics.statistics` cannot be used.
-    DataError: The images cannot be read.
+    DataError: If the images cannot be read.
   """
   space, settings = space or choose_space(config), config.metrics
   record = protocol.of_data(config) | {

@@ -117,7 +117,7 @@ def measure(
     of the module describes both.
 
   Raises:
-    ConfigError: The config asks for no chains.
+    ConfigError: If the config asks for no chains.
   """
   _check(restored.config.chains)
   run, length = _run(restored), restored.config.langevin.num_steps

@@ -44,8 +44,8 @@ def measure(
     energies, uint8 `[height, width, 3]`.
 
   Raises:
-    ConfigError: A field of `config.ood` cannot be used.
-    DataError: A set cannot be read.
+    ConfigError: If a field of `config.ood` cannot be used.
+    DataError: If a set cannot be read.
   """
   settings = restored.config.ood
   _check(settings)

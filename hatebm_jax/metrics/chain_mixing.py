@@ -91,7 +91,7 @@ def mixing(energies: np.ndarray) -> Mixing:
       start (burn-in) has been cut.
 
   Raises:
-    ValueError: The energies have another shape, or there are none.
+    ValueError: If the energies have another shape, or there are none.
   """
   energies = np.asarray(energies, np.float64)
   if energies.ndim != 2 or not energies.size:
@@ -145,7 +145,7 @@ def nearest(
     batch_size: Number of references that are in memory as float32 at a time.
 
   Raises:
-    ValueError: The shapes do not fit, or there are fewer than `count`
+    ValueError: If the shapes do not fit, or there are fewer than `count`
       references.
   """
   if samples.shape[1:] != references.shape[1:]:

@@ -63,8 +63,8 @@ def choose(
       `config.metrics.inception`, or an empty string.
 
   Raises:
-    ConfigError: There is no network for these images, or the weights cannot be
-      used.
+    ConfigError: If there is no network for these images, or the weights cannot
+      be used.
   """
   height, _, channels = image_shape
   if weights:

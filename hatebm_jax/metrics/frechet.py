@@ -44,7 +44,7 @@ def distance(
     sigma2: Second covariance `[dim, dim]`.
 
   Raises:
-    ValueError: The shapes do not fit, or values are not finite.
+    ValueError: If the shapes do not fit, or values are not finite.
   """
   arrays = [np.asarray(x, np.float64) for x in (mu1, sigma1, mu2, sigma2)]
   mu1, sigma1, mu2, sigma2 = arrays

@@ -34,9 +34,9 @@ def load(path: str | os.PathLike[str]) -> Any:
       `hatebm_jax.convert` made from it.
 
   Raises:
-    ConfigError: The file does not exist. The message says where it is
+    ConfigError: If the file does not exist. The message says where it is
       published.
-    ConvertError: The file is damaged or belongs to another network.
+    ConvertError: If the file is damaged or belongs to another network.
   """
   if not os.path.isfile(path):
     raise errors.ConfigError(
@@ -77,7 +77,7 @@ def features_and_logits(
     images: Images of any size, uint8 `[n, height, width, 3]`.
 
   Raises:
-    ValueError: The images are not uint8 colour images.
+    ValueError: If the images are not uint8 colour images.
   """
   images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -98,6 +98,6 @@ def features(variables: Any, images: np.ndarray) -> np.ndarray:
     images: Images of any size, uint8 `[n, height, width, 3]`.
 
   Raises:
-    ValueError: The images are not uint8 colour images.
+    ValueError: If the images are not uint8 colour images.
   """
   return features_and_logits(variables, images)[0]

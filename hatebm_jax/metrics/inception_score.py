@@ -30,7 +30,7 @@ def score(
     seed: Seed of the shuffle.
 
   Raises:
-    ValueError: There are fewer images than splits.
+    ValueError: If there are fewer images than splits.
   """
   if len(logits) < num_splits:
     raise ValueError(

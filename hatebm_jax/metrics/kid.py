@@ -57,7 +57,7 @@ def distance(
     seed: Seed of the subsets.
 
   Raises:
-    ValueError: A set is smaller than a subset, or the dimensions differ.
+    ValueError: If a set is smaller than a subset, or the dimensions differ.
   """
   smaller = min(len(features1), len(features2))
   if not 2 <= subset_size <= smaller:

@@ -32,7 +32,7 @@ def compute(features: np.ndarray) -> Moments:
   """Returns the moments of features `[n, dim]`, n >= 2.
 
   Raises:
-    ValueError: There are fewer than two images, or values are not finite.
+    ValueError: If there are fewer than two images, or values are not finite.
   """
   features = np.asarray(features, np.float64)
   if features.ndim != 2 or len(features) < 2:
@@ -54,7 +54,7 @@ def running(parts: Iterable[np.ndarray]) -> Moments:
   Only one part is in memory at a time (Chan, Golub and LeVeque, 1983).
 
   Raises:
-    ValueError: There are fewer than two images, or values are not finite.
+    ValueError: If there are fewer than two images, or values are not finite.
   """
   count, mean, scatter = 0, 0.0, 0.0
   for part in parts:
@@ -94,7 +94,7 @@ def load(path: str | os.PathLike[str], dim: int) -> Moments:
     The moments. Their count is 0 if the file does not say it.
 
   Raises:
-    ConfigError: The file does not exist, or it holds something else.
+    ConfigError: If the file does not exist, or it holds something else.
   """
   expected = f"an .npz with mu [{dim}] and sigma [{dim}, {dim}]"
   arrays = npz.read(

@@ -70,7 +70,7 @@ def detection(
     seed: Seed of the resamples.
 
   Raises:
-    ValueError: A set is empty, or a score is not finite.
+    ValueError: If a set is empty, or a score is not finite.
   """
   scores = [np.asarray(x, np.float64) for x in (scores_in, scores_out)]
   if not all(len(x) and np.isfinite(x).all() for x in scores):

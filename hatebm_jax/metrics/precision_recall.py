@@ -68,7 +68,7 @@ def measure(
       count.
 
   Raises:
-    ValueError: A set has too few points to have k-th neighbours.
+    ValueError: If a set has too few points to have k-th neighbours.
   """
   smaller = min(len(real), len(samples))
   if not 0 < k < smaller:

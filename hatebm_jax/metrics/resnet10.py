@@ -111,7 +111,7 @@ def features(images: np.ndarray) -> np.ndarray:
   """Returns features, float32 `[n, 64]`, of uint8 images `[n, 32, 32, 3]`.
 
   Raises:
-    ValueError: The images have another size.
+    ValueError: If the images have another size.
   """
   if images.shape[1:] != IMAGE_SHAPE:
     raise ValueError(

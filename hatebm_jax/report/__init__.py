@@ -23,8 +23,8 @@ def make(path: epath.PathLike) -> str:
     path: Path of the workdir.
 
   Raises:
-    FileError: A file of the workdir is not JSON.
-    WorkdirError: The workdir holds no run, or one of its files is broken.
+    FileError: If a file of the workdir is not JSON.
+    WorkdirError: If the workdir holds no run, or one of its files is broken.
   """
   path = files.as_path(path)
   config = workdir.read_config(path).to_dict()
@@ -60,8 +60,8 @@ def write(path: epath.PathLike) -> epath.Path:
     The path of the page.
 
   Raises:
-    FileError: A file of the workdir is not JSON.
-    WorkdirError: The workdir holds no run, or one of its files is broken.
+    FileError: If a file of the workdir is not JSON.
+    WorkdirError: If the workdir holds no run, or one of its files is broken.
   """
   file = files.as_path(path) / "report.html"
   files.write_atomic(file, make(path))
