@@ -1,13 +1,9 @@
-"""Pictures: grids of images, and PNG files."""
+"""Pictures: grids of images."""
 
-import io
 import math
 
 import numpy as np
-from etils import epath
 from PIL import Image
-
-from hatebm_jax.run import files
 
 _ZOOM_TO = 32  # Smaller images, in pixels, are shown enlarged.
 
@@ -43,10 +39,3 @@ def grid(
 def to_pillow(image: np.ndarray) -> Image.Image:
   """Returns uint8 `[height, width, 1 or 3]` as an image of Pillow."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def write_png(path: epath.PathLike, image: np.ndarray) -> None:
-  """Writes uint8 `[height, width, 1 or 3]` as a PNG file."""
-  buffer = io.BytesIO()
-  to_pillow(image).save(buffer, "PNG")
-  files.write_atomic(path, buffer.getvalue())

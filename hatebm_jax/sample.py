@@ -301,7 +301,7 @@ def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
   )
   for name, picture in shown.items():
     file = stem.with_name(f"{stem.name}_{name}.png")
-    images.write_png(file, picture)
+    files.write_png(file, picture)
     print(f"{name:>15}: {file}")
   steps = restored.config.evaluate.num_steps
   chain = f", {steps} Langevin steps" if restored.networks.hat else ""

@@ -2,6 +2,7 @@ import numpy as np
 from PIL import Image
 
 from hatebm_jax import film_strip, images
+from hatebm_jax.run import files
 
 
 def test_grid_by_hand():
@@ -27,5 +28,5 @@ def test_film_strip_has_a_row_a_chain():
 
 def test_png_is_read_back(tmp_path):
   picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-  images.write_png(tmp_path / "a" / "b.png", picture)
+  files.write_png(tmp_path / "a" / "b.png", picture)
   np.testing.assert_array_equal(Image.open(tmp_path / "a" / "b.png"), picture)

@@ -20,7 +20,7 @@ import numpy as np
 from hatebm_jax import chains, evaluation, images, pixels, sample
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import sngan
-from hatebm_jax.run import workdir
+from hatebm_jax.run import files, workdir
 
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
 _CHUNK = 250  # Number of chains at a time.
@@ -90,7 +90,7 @@ def main() -> None:
   for name, samples in sets.items():
     stem = name.lower().replace(" ", "_").replace(",", "")
     picture = args.out.with_name(f"{args.out.stem}_{stem}.png")
-    images.write_png(picture, images.grid(samples[:100]))
+    files.write_png(picture, images.grid(samples[:100]))
 
 
 if __name__ == "__main__":

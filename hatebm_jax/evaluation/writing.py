@@ -5,7 +5,6 @@ import json
 import jax
 from etils import epath
 
-from hatebm_jax import images
 from hatebm_jax.evaluation import compute, console
 from hatebm_jax.metrics import moments
 from hatebm_jax.run import files, workdir
@@ -29,7 +28,7 @@ def write(result: compute.Result, path: epath.PathLike) -> None:
     return
   path = files.as_path(path)
   for name, picture in result.pictures.items():
-    images.write_png(path / f"evaluation_{name}.png", picture)
+    files.write_png(path / f"evaluation_{name}.png", picture)
   text = json.dumps(result.figures, indent=2, allow_nan=False) + "\n"
   files.write_atomic(path / FILE, text)
   if result.moments is not None:

@@ -8,6 +8,7 @@ files that grow by lines.
 
 import glob
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -15,9 +16,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from hatebm_jax import errors
+from hatebm_jax import errors, images
 
 _JSON_NAMES = {dict: "object", list: "list"}
 # pathlib makes gs:/bucket of gs://bucket, so one slash is enough.
@@ -150,3 +152,15 @@ def sha256(path: epath.PathLike) -> str:
   """Returns the SHA-256 of a file as hexadecimal digits."""
   with as_path(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_png(path: epath.PathLike, image: np.ndarray) -> None:
+  """Writes an image as a PNG file, whole or not at all.
+
+  Args:
+    path: Path of the file.
+    image: Image, uint8 `[height, width, 1 or 3]`.
+  """
+  buffer = io.BytesIO()
+  images.to_pillow(image).save(buffer, "PNG")
+  write_atomic(path, buffer.getvalue())

@@ -132,7 +132,7 @@ class RunLog:
     """Returns the means over the steps noted since the last `write`.
 
     Raises:
-      NonFiniteError: If a metric is not finite; the message names it and its first step.
+      NonFiniteError: If a metric is not finite; the message names it.
     """
     if not self._pending:
       return {}
@@ -186,7 +186,7 @@ class RunLog:
     grids = {name: images_lib.grid(batch) for name, batch in batches.items()}
     for name, image in grids.items():
       path = self._workdir / "images" / f"{step:08d}_{name}.png"
-      images_lib.write_png(path, image)
+      files.write_png(path, image)
     with _tensorboard_errors():
       self._tensorboard.write_images(
         *_as_arrays(step, {name: grid[None] for name, grid in grids.items()})

@@ -42,7 +42,7 @@ def evaluated(run):
   """Returns evaluation.json of two full evaluations of one run."""
   grid = sample.images.grid(np.zeros((4, 16, 16, 1), np.uint8))
   for i in range(3):
-    sample.images.write_png(run / "images" / "more" / f"{i}.png", grid)
+    files.write_png(run / "images" / "more" / f"{i}.png", grid)
   return [_evaluate(run, _config(run)) for _ in range(2)]
 
 
@@ -169,7 +169,7 @@ def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
 def test_without_a_network_the_hat_is_still_looked_at(run, tmp_path, capsys):
   digits = data.load_all(data.open_source(tiny.config().data, "test"))
   for i, image in enumerate(digits[:20]):
-    sample.images.write_png(tmp_path / "gray" / f"{i:02d}.png", image)
+    files.write_png(tmp_path / "gray" / f"{i:02d}.png", image)
   restored = sample.restore(_config(run), run)
   config = restored.config.copy_and_resolve_references()
   config.data.source = f"folder:{tmp_path / 'gray'}"

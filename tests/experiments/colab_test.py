@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import images
+from hatebm_jax.run import files
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / "experiments" / "colab"
@@ -165,7 +165,7 @@ def test_ood_runs(tmp_path):
 def test_cifar10_synthesis_runs_on_a_folder(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
   for i, image in enumerate(noise):
-    images.write_png(tmp_path / "data" / f"{i}.png", image)
+    files.write_png(tmp_path / "data" / f"{i}.png", image)
   data = f"folder:{tmp_path / 'data'}"
   outputs = _execute("cifar10_synthesis", tmp_path, HATEBM_DATA=data)
   assert len(_pictures(outputs["show"])) == 3

@@ -19,8 +19,8 @@ from experiments.table_refinement import table as refinement
 from experiments.table_retrofit import table as retrofit
 from experiments.table_synthesis import table as synthesis
 from hatebm_jax import config as config_lib
-from hatebm_jax import errors, evaluation, images, sample, train
-from hatebm_jax.run import workdir
+from hatebm_jax import errors, evaluation, sample, train
+from hatebm_jax.run import files, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -307,7 +307,7 @@ def rows_of(table, *arguments):
 def test_tables_of_a_real_digits_run(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
   for i, image in enumerate(noise):
-    images.write_png(tmp_path / "noise" / f"{i}.png", image)
+    files.write_png(tmp_path / "noise" / f"{i}.png", image)
   source = f"folder:{tmp_path / 'noise'}"
   path = trained(
     "digits",

@@ -12,10 +12,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from hatebm_jax import images, report
+from hatebm_jax import report
 from hatebm_jax.report import __main__ as command
 from hatebm_jax.report import curves, formatting, training
-from hatebm_jax.run import workdir
+from hatebm_jax.run import files, workdir
 
 _VOID = {"meta", "img", "br", "link", "hr"}
 _PANELS = ("energy_gap", "drift_norm_y", "saturation")
@@ -130,7 +130,7 @@ def _evaluation():
 
 def _picture(path, size=32):
   values = np.random.default_rng(0).integers(0, 256, (size, size, 1), np.uint8)
-  images.write_png(path, values)
+  files.write_png(path, values)
 
 
 def _run(path, **overrides):

@@ -7,7 +7,7 @@ import tiny
 from etils import epath
 from PIL import Image
 
-from hatebm_jax import evaluation, images, report, sample, train
+from hatebm_jax import evaluation, report, sample, train
 from hatebm_jax.run import checkpoint, files, npz, workdir
 
 # Each holds what `glob` or a URL would read as something else.
@@ -76,7 +76,7 @@ def test_what_is_written_is_read(tmp_path):
     npz.all_arrays(tmp_path / "b" / "x.npz")["x"], np.arange(3)
   )
   picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-  images.write_png(tmp_path / "c" / "x.png", picture)
+  files.write_png(tmp_path / "c" / "x.png", picture)
   with Image.open(tmp_path / "c" / "x.png") as found:
     np.testing.assert_array_equal(np.asarray(found), picture)
 
