@@ -17,9 +17,10 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 
-from hatebm_jax.convert import crc32c, network
+from hatebm_jax.convert import network
 from hatebm_jax.convert.network import ConvertError, Shape
 
 _MAGIC = 0xDB4775248B80FB57
@@ -63,7 +64,7 @@ def table(prefix: str) -> dict[str, Variable]:
     prefix: Common beginning of the paths of the checkpoint's files.
 
   Raises:
-    ConvertError: The .index file is missing, damaged or foreign.
+    ConvertError: If the .index file is missing, damaged or foreign.
   """
   try:
     entries = _entries(f"{prefix}.index")
@@ -90,7 +91,7 @@ def read(name: str, variable: Variable) -> np.ndarray:
     variable: Place of its values, which `table` returned.
 
   Raises:
-    ConvertError: The .data file is missing or damaged.
+    ConvertError: If the .data file is missing or damaged.
   """
   try:
     needed = 4 * math.prod(variable.shape)
@@ -116,7 +117,8 @@ def read(name: str, variable: Variable) -> np.ndarray:
 
 def _masked_crc(content: bytes) -> int:
   """Returns the CRC-32C of bytes, masked as TensorFlow stores it."""
-  return crc32c.masked(np.frombuffer(content, np.uint8))
+  crc = google_crc32c.value(content)
+  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _entries(path: str) -> dict[bytes, bytes]:

