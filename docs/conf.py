@@ -27,6 +27,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "experiments/**.md"]
 exclude_patterns = ["docs/_build", "**/.*"]
+# Errors in different modules may have the same name, such as FileError.
+suppress_warnings = ["ref.python"]
 html_theme = "furo"
 html_title = "hatebm_jax"
 html_copy_source = False
