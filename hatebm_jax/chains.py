@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
@@ -183,26 +184,39 @@ def film(
 ) -> tuple[jax.Array, jax.Array]:
   """Runs fresh chains and keeps some of the states that they pass.
 
+  The states lie as evenly as whole steps allow. The first one is the start, and
+  the last one is the end of the chain.
+
   Args:
     model: Networks of the run; it has a hat.
-    plan: Plan of the chains.
+    plan: Plan of the chains, of at least `num_frames - 1` steps.
     variables: Parameters of hat and generator.
     rngs: Keys of the chains, `[batch]`.
-    num_frames: Number of states, the start and the end included.
+    num_frames: Number of states, at least 2.
 
   Returns:
     G(z) and y along the chains, each
     `[batch, num_frames, height, width, channels]`.
   """
-  hat_fn, generator_fn = bind(model, variables)
-  path = langevin.sample_path(
-    rngs,
-    hat_fn,
-    generator_fn,
-    start(model, plan, rngs),
-    plan.settings,
-    num_frames,
-  )
+  _, generator_fn = bind(model, variables)
+  gaps = num_frames - 1
+  every, longer = divmod(plan.settings.num_steps, gaps)
+  state, taken = start(model, plan, rngs), 0
+  kept = [jax.tree.map(lambda leaf: leaf[None], state)]
+  # The gaps that are a step longer come first.
+  for size, count in ((every + 1, longer), (every, gaps - longer)):
+    piece = plan._replace(settings=plan.settings._replace(num_steps=size))
+
+    def pass_gap(state, first_step, piece=piece):
+      state, _ = advance(model, piece, variables, rngs, state, first_step)
+      return state, state
+
+    if count:
+      first_steps = taken + size * jnp.arange(count)
+      state, passed = jax.lax.scan(pass_gap, state, first_steps)
+      kept.append(passed)
+      taken += size * count
+  path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
   frames = jax.vmap(generator_fn)(path.z), path.y
   return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
 

@@ -216,43 +216,6 @@ def sample_latents(
   return jax.lax.scan(body, z, jnp.arange(num_steps))
 
 
-def sample_path(
-  rng: jax.Array,
-  hat_fn: energy_lib.HatFn,
-  generator_fn: energy_lib.GeneratorFn,
-  state: State,
-  settings: Settings,
-  num_frames: int,
-) -> State:
-  """Runs a chain and keeps `num_frames` of its states, start and end included.
-
-  Args:
-    rng: Random key or keys, the same as in `sample`.
-    hat_fn: The hat, images -> energies `[batch]`.
-    generator_fn: The generator, latents -> images.
-    state: State at the start.
-    settings: Settings of the chain.
-    num_frames: Number of frames, at least 2. They lie
-      `num_steps // (num_frames - 1)` steps apart; the steps left over are not
-      taken.
-
-  Returns:
-    A state with a leading axis of frames: z `[num_frames, batch, ...]`, y
-    `[num_frames, batch, height, width, channels]`.
-  """
-  every = settings.num_steps // (num_frames - 1)
-  part = settings._replace(num_steps=every)
-
-  def advance(state, frame):
-    state, _ = sample(rng, hat_fn, generator_fn, state, part, frame * every)
-    return state, state
-
-  _, path = jax.lax.scan(advance, state, jnp.arange(num_frames - 1))
-  return jax.tree.map(
-    lambda start, rest: jnp.concatenate([start[None], rest]), state, path
-  )
-
-
 def _chain_rngs(rng: jax.Array, batch: int) -> jax.Array:
   """Returns one random key per chain, `[batch]`."""
   if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):

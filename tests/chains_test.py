@@ -77,14 +77,31 @@ def test_one_and_eight_devices_run_the_same_chains(method):
   )
 
 
-def test_a_film_starts_and_ends_with_the_chain():
-  fresh = chains.run(MODEL, plan(True), VARIABLES, RNGS)
-  generated, residuals = chains.film(MODEL, plan(True), VARIABLES, RNGS, 4)
-  assert generated.shape == residuals.shape == (16, 4, *SHAPE)
-  np.testing.assert_allclose(generated[:, 0], fresh.x_start, atol=1e-6)
-  np.testing.assert_allclose(
-    generated[:, -1] + residuals[:, -1], fresh.x_sample, atol=1e-6
-  )
+@pytest.mark.parametrize("update_z", [False, True])
+@pytest.mark.parametrize(
+  ("num_steps", "num_frames", "steps"),
+  [
+    (6, 4, [0, 2, 4, 6]),
+    (7, 4, [0, 3, 5, 7]),
+    (11, 5, [0, 3, 6, 9, 11]),
+    (3, 4, [0, 1, 2, 3]),
+    (5, 2, [0, 5]),
+  ],
+)
+def test_a_film_keeps_states_of_the_chain_to_its_end(
+  num_steps, num_frames, steps, update_z
+):
+  long = plan(update_z, num_steps)
+  generated, residuals = chains.film(MODEL, long, VARIABLES, RNGS, num_frames)
+  assert generated.shape == residuals.shape == (16, num_frames, *SHAPE)
+  first = chains.start(MODEL, long, RNGS)
+  for frame, step in enumerate(steps):
+    piece = plan(update_z, step)
+    state = first
+    if step:
+      state, _ = chains.advance(MODEL, piece, VARIABLES, RNGS, first)
+    np.testing.assert_allclose(generated[:, frame], 0.5 * state.z, atol=1e-6)
+    np.testing.assert_allclose(residuals[:, frame], state.y, atol=1e-6)
 
 
 def test_two_pieces_are_one_chain():

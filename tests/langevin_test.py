@@ -266,19 +266,6 @@ def test_two_halves_are_one_chain(update_z):
     np.testing.assert_allclose(curve, np.concatenate(halves), rtol=1e-4)
 
 
-def test_path_starts_and_ends_where_the_chain_does():
-  settings = langevin.Settings(6, 0.1, 0.1, update_z=True)
-  rng, state = jax.random.key(5), start()
-  end, _ = run(rng, state, settings)
-  path = langevin.sample_path(
-    rng, hat_fn, generator_fn, state, settings, num_frames=4
-  )
-  assert path.y.shape == (4, 5, *SHAPE)
-  np.testing.assert_array_equal(path.y[0], state.y)
-  np.testing.assert_allclose(path.y[-1], end.y, atol=1e-6)
-  np.testing.assert_allclose(path.z[-1], end.z, atol=1e-6)
-
-
 def test_old_style_keys_are_accepted():
   settings = langevin.Settings(2, 0.1)
   new, old = (
