@@ -116,7 +116,8 @@ def _module(path: network.Path, text: str) -> nn.Module:
       for name, value in description["attributes"].items()
     }
     module = module_class(**attributes)
-    if getattr(module, "num_downs", 0) > len(module.widths):
+    num_downs = getattr(module, "num_downs", 0)
+    if num_downs and num_downs > len(module.widths):
       raise ValueError("more halvings than blocks")
     return module
   # Deep nesting raises RecursionError.

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from hatebm_jax import convert
+from hatebm_jax.convert import inception
 from hatebm_jax.models.decoder import Decoder
 from hatebm_jax.models.discriminator import Discriminator
 from hatebm_jax.models.encoder import Encoder
 from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
+from hatebm_jax.models.inception import Inception
 
 HAT = Hat(widths=(2, 3, 3), num_downs=2)
 GENERATOR = Generator(
@@ -48,6 +50,7 @@ def saved_hat(tmp_path):
     (DECODER, (1, 4, 4, 2)),
     (ENCODER, (1, 8, 8, 3)),
     (DISCRIMINATOR, (1, 8, 8, 3)),
+    (Inception(), inception.INPUT_SHAPE),
   ],
 )
 def test_round_trip(tmp_path, module, shape):
