@@ -79,7 +79,7 @@ def test_data(tmp_path, monkeypatch):
   is_planted = lambda x: (x == planted).all()
   scaled = pixels.to_float
   monkeypatch.setattr(
-    data, "to_float", lambda x: jnp.where(is_planted(x), NAN, scaled(x))
+    pixels, "to_float", lambda x: jnp.where(is_planted(x), NAN, scaled(x))
   )
   with pytest.raises(train.TrainingError, match="training step 2"):
     train.train(config, tmp_path)
