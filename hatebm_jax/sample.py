@@ -126,7 +126,7 @@ def restore_state(
       "train.train in Python. Give it to sample.restore too."
     )
   mesh = sharding.make_mesh()
-  objective = objectives.make(config, mesh, hat, generator)
+  objective = objectives.make(config, mesh, generator, hat)
   with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     abstract = compile_lib.abstract_state(config, objective, mesh)

@@ -105,7 +105,7 @@ def train(
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   feed.check_dispatch(config.train)
-  objective = objectives.make(config, mesh, hat, generator)
+  objective = objectives.make(config, mesh, generator, hat)
   with _hold(path):
     # A wrong source must neither claim the workdir nor wait for data.
     frozen = () if checkpoint.exists(path) else objective.load_frozen()

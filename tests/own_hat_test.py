@@ -60,7 +60,7 @@ def config(**overrides):
 
 def state_of(path, hat):
   mesh = sharding.make_mesh()
-  objective = objectives.make(config(), mesh, hat)
+  objective = objectives.make(config(), mesh, hat=hat)
   with checkpoint.Checkpoints(path) as saved:
     return train.restore_or_init(config(), objective, mesh, saved)[0]
 

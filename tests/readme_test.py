@@ -227,8 +227,13 @@ def test_table_agrees_with_the_config(name):
 
 
 def _examples():
-  names = [name for name, text in _TEXTS.items() if _fenced("python", text)]
-  return [name for name in names if name != "CONTRIBUTING.md"]
+  """Returns the documents with examples; those that train are slow."""
+  documents = []
+  for name, text in _TEXTS.items():
+    if _fenced("python", text) and name != "CONTRIBUTING.md":
+      marks = [pytest.mark.slow] if "train.train(" in text else []
+      documents.append(pytest.param(name, marks=marks))
+  return documents
 
 
 @pytest.fixture
@@ -293,6 +298,7 @@ def test_the_example_of_a_hat(worked_examples):
   assert state.hat.params["Conv_0"]["kernel"].shape == (4, 4, 1, 8)
 
 
+@pytest.mark.slow
 def test_the_example_of_an_objective(worked_examples):
   path = worked_examples / "configs/digits_frozen.py"
   names = {}

@@ -26,17 +26,17 @@ def names() -> list[str]:
 def make(
   config: ml_collections.ConfigDict,
   mesh: Mesh,
-  hat: networks.Hat | None = None,
   generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
 ) -> Objective:
   """Returns the objective that `config.objective` names.
 
   Args:
     config: Config of the run.
     mesh: Mesh of the run.
-    hat: Hat of the user's own; None: the hat of the config.
     generator: Generator of the user's own, to put a joint run's hat on; None:
       the generator of the config.
+    hat: Hat of the user's own; None: the hat of the config.
 
   Raises:
     ConfigError: If there is no such objective, or it does not take a network
@@ -49,7 +49,7 @@ def make(
     )
   module = importlib.import_module(f"{__name__}.{config.objective}")
   accepted = inspect.signature(module.make).parameters
-  given = {"hat": hat, "generator": generator}
+  given = {"generator": generator, "hat": hat}
   given = {name: x for name, x in given.items() if x is not None}
   for name in given:
     if name not in accepted:
