@@ -26,7 +26,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives.parts.objective import Objective
-from hatebm_jax.run import checkpoint, files, npz, workdir
+from hatebm_jax.run import checkpoint, files, npz, signals, workdir
 
 _GRID_IMAGES = 100
 _PATHS = 8
@@ -100,6 +100,7 @@ def restore(
   return Restored(config, step, model, variables, encoder_variables, mesh)
 
 
+@signals.hold_back()
 def restore_state(
   config: ml_collections.ConfigDict,
   path: epath.Path,

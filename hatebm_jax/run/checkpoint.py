@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from hatebm_jax.run import checksums, files, newest_checkpoint
+from hatebm_jax.run import checksums, files, newest_checkpoint, signals
 from hatebm_jax.run.newest_checkpoint import CheckpointError
 
 _NOTE = "note.json"
@@ -74,6 +74,7 @@ def _as_ours(doing: str, advice: str) -> Iterator[None]:
     raise CheckpointError(f"{doing}: {text}. {advice}") from error
 
 
+@signals.hold_back()
 def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
   """Reads a part of the newest whole checkpoint of another run.
 
@@ -171,6 +172,7 @@ class Checkpoints:
     path: Folder of the checkpoints.
   """
 
+  @signals.hold_back()
   def __init__(
     self, workdir: epath.PathLike, keep: int = 3, read_only: bool = False
   ):
@@ -207,6 +209,7 @@ class Checkpoints:
     """Returns the training step of the newest checkpoint, if there is one."""
     return self._manager.latest_step()
 
+  @signals.hold_back()
   def newest_whole(self) -> int | None:
     """Returns the training step of the newest whole checkpoint.
 
@@ -288,6 +291,7 @@ class Checkpoints:
     )
     return files.read_json(file, advice, dict)
 
+  @signals.hold_back()
   def restore(self, step: int, abstract_state: Any) -> Any:
     """Restores the checkpoint of a training step.
 

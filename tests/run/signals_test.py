@@ -1,0 +1,61 @@
+"""Ctrl-C is never lost, whenever it comes."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import tiny
+
+from hatebm_jax import sample, train
+from hatebm_jax.run import signals
+
+
+def interrupt_after(seconds):
+  """Sends this process a SIGINT after some seconds, from a thread."""
+  send = lambda: os.kill(os.getpid(), signal.SIGINT)
+  threading.Timer(seconds, send).start()
+
+
+def test_ctrl_c_while_a_checkpoint_is_restored_is_never_lost(tmp_path):
+  config = tiny.config()
+  train.train(config, tmp_path)
+  sample.restore(config, tmp_path)
+  start = time.monotonic()
+  sample.restore(config, tmp_path)
+  duration = time.monotonic() - start
+  for i in range(12):
+    # The last ones come after the restore and interrupt the wait for them.
+    with pytest.raises(KeyboardInterrupt):
+      interrupt_after(duration * i / 10)
+      sample.restore(config, tmp_path)
+      time.sleep(5)
+
+
+def test_it_acts_at_the_end_and_a_second_one_at_once():
+  ended = []
+  with pytest.raises(KeyboardInterrupt), signals.hold_back():
+    signal.raise_signal(signal.SIGINT)
+    ended.append("the block")
+  assert ended == ["the block"]
+  with pytest.raises(KeyboardInterrupt), signals.hold_back():
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    ended.append("not reached")
+  assert ended == ["the block"]
+  with signals.hold_back():
+    pass
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_thread_may_use_it():
+  def run():
+    with signals.hold_back():
+      found.append(1)
+
+  found = []
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert found == [1]
