@@ -65,7 +65,9 @@ def state_of(path, hat):
     return train.restore_or_init(config(), objective, mesh, saved)[0]
 
 
-@pytest.mark.parametrize("kind", HATS)
+@pytest.mark.parametrize(
+  "kind", ["plain", "nnx", pytest.param("linen", marks=pytest.mark.slow)]
+)
 def test_it_trains_resumes_and_draws(kind, tmp_path):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   train.train(config(), whole, hat=HATS[kind]())

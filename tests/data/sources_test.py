@@ -122,6 +122,7 @@ print(source.name, data.native_size(config))
 """
 
 
+@pytest.mark.slow
 def test_a_new_kind_of_source_costs_two_files(tmp_path):
   """Adds a source to a copy of the package, in its module and the dispatch."""
   package = tmp_path / "hatebm_jax"
