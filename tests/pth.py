@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 import zipfile
 
 
@@ -40,6 +41,16 @@ def tensor(size, offset, shape, strides, key="0", kind="FloatStorage"):
     numbers(shape),
     numbers(strides),
     b"\x89",
+    call("collections OrderedDict"),
+  )
+
+
+def parameter(tensor):
+  """Returns the instructions that make an nn.Parameter of a tensor."""
+  return call(
+    "torch._utils _rebuild_parameter",
+    tensor,
+    b"\x88",
     call("collections OrderedDict"),
   )
 
@@ -95,3 +106,33 @@ def edit(path, target, change):
         new.writestr(name, content)
   target.write_bytes(buffer.getvalue())
   return target
+
+
+def translate(pickled, protocol=2, change=lambda value: value):
+  """Returns a pickle of protocol 2 in another protocol.
+
+  Args:
+    pickled: Pickle that was written in protocol 2.
+    protocol: Protocol of the new pickle, 2 to 5.
+    change: Function of each text; its result takes the place of the text.
+  """
+  framed = protocol > 3
+  result = b""
+  starts = [position for _, _, position in pickletools.genops(pickled)]
+  ends = [*starts[1:], len(pickled)]
+  opcodes = pickletools.genops(pickled)
+  for (opcode, argument, start), end in zip(opcodes, ends, strict=True):
+    if opcode.name == "PROTO":
+      continue
+    if opcode.name == "BINUNICODE":
+      result += text(change(argument))
+    elif opcode.name == "GLOBAL" and framed:
+      result += b"".join(map(text, argument.split(" "))) + b"\x93"
+    elif opcode.name in ("BINPUT", "LONG_BINPUT") and framed:
+      result += b"\x94"
+    else:
+      result += pickled[start:end]
+  head = b"\x80" + bytes([protocol])
+  if framed:
+    head += b"\x95" + len(result).to_bytes(8, "little")
+  return head + result

@@ -36,18 +36,24 @@ def _parser() -> argparse.ArgumentParser:
     "is 2 for synthesis and retrofit, and 1 for refinement. The default is 2, "
     "but 1 at 64 pixels.",
   )
-  add(
+  mimicry = add(
     "mimicry",
     "Reads a network of torch-mimicry's SN-GAN.",
     "The file netG.pth or netD.pth.",
-    lambda args: convert.from_mimicry(args.source),
+    lambda args: convert.from_mimicry(args.source, args.key),
   )
-  add(
+  inception = add(
     "inception",
     "Reads the Inception network of 2015, for FID.",
     "The .pth of pytorch-fid or torch-fidelity.",
-    lambda args: convert.from_inception(args.source),
+    lambda args: convert.from_inception(args.source, args.key),
   )
+  for kind in (mimicry, inception):
+    kind.add_argument(
+      "--key",
+      help="The name of the network in a file that holds several. A file with "
+      "one network needs none.",
+    )
   return parser
 
 

@@ -1,7 +1,8 @@
 """Reads SN-GANs that the PyTorch package torch-mimicry trained.
 
 Its trainer writes `netG.pth` and `netD.pth`. They hold
-`{"model_state_dict": ...}` beside the optimizer's state and the step.
+`{"model_state_dict": ...}` beside the optimizer's state and the step. Files
+that users saved in other ways are read too.
 """
 
 from collections.abc import Mapping
@@ -22,16 +23,22 @@ _LAYERS = {
 }
 # Numbers of blocks of the generators for 32, 64 and 128 pixels.
 _GENERATOR_BLOCKS = (3, 4, 5)
+# The generator has the first of these, the discriminator the second.
+_ANCHORS = ("l1.weight", "block1.c1.weight_orig")
 _ADVICE = "Give netG.pth or netD.pth of torch-mimicry."
 
 
-def from_mimicry(path: network.Path) -> tuple[nn.Module, network.Variables]:
+def from_mimicry(
+  path: network.Path, key: str | None = None
+) -> tuple[nn.Module, network.Variables]:
   """Reads a generator or a discriminator; the file tells its widths.
 
   Nothing in the file is run, and PyTorch is not needed.
 
   Args:
-    path: Path of `netG.pth` or `netD.pth`, or of a saved `state_dict`.
+    path: Path of `netG.pth` or `netD.pth`, or of another .pth with the
+      network's `state_dict`. Numbers may have any precision.
+    key: Name of the network in the file, for a file that holds several.
 
   Returns:
     The module and its variables, float32: a `Generator` with `params` and
@@ -42,7 +49,7 @@ def from_mimicry(path: network.Path) -> tuple[nn.Module, network.Variables]:
   Raises:
     ConvertError: If the file is missing, incomplete, or of another network.
   """
-  tensors = torch_network.state_dict(path, _ADVICE)
+  tensors = torch_network.state_dict(path, _ANCHORS, _ADVICE, key)
   found = {name: tensor.shape for name, tensor in tensors.items()}
   module, input_shape, renames = _infer(path, found)
   return module, torch_network.read(path, tensors, module, input_shape, renames)

@@ -4,7 +4,8 @@ Since PyTorch 1.6 a .pth is a zip. In it `NAME/data.pkl` describes the content
 as a pickle, and `NAME/data/0`, `NAME/data/1`, ... are the values. Before, a
 .pth was five pickles in a row: a magic number, the version, the machine, the
 content and the keys of its values. After them came the values of each key,
-with their number in front.
+with their number in front. `_use_new_zipfile_serialization=False` still writes
+this format.
 
 `torch_pickle` reads the pickles. No more memory is claimed than the file has.
 """
@@ -36,6 +37,8 @@ _READ_ERRORS = (
   ValueError,
 )
 
+# A pickle of one of the protocols 2 to 5 begins with one of these.
+_PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 # A file from before PyTorch 1.6 begins with these.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_VERSION = 1001
@@ -104,9 +107,9 @@ def read(
 
 
 def _is_old(path: network.Path) -> bool:
-  """Returns whether the file is no zip but begins as a pickle of protocol 2."""
+  """Returns whether the file is no zip but begins as a pickle."""
   with open(path, "rb") as file:
-    return file.read(2) == b"\x80\x02"
+    return file.read(2) in _PICKLES
 
 
 @contextlib.contextmanager
@@ -160,7 +163,7 @@ def _bad_file(path: network.Path, error: Exception) -> ConvertError:
   return ConvertError(
     f"{path}: expected a .pth of tensors as PyTorch saves it, found a missing, "
     f"damaged or foreign file ({network.one_line(error)}). Copy it again, or "
-    "save the network's state_dict again."
+    "save the network's state_dict alone: torch.save(net.state_dict(), PATH)."
   )
 
 
@@ -200,7 +203,8 @@ def _byte_order(archive: zipfile.ZipFile, folder: str) -> str:
 def _values(content: bytes, order: str, tensor: Tensor) -> np.ndarray:
   """Returns the values of a tensor from the bytes of its storage."""
   storage, offset, shape, strides = tensor
-  dtype = storage.dtype.newbyteorder(order)
+  # bfloat16 is no type of NumPy's and has no byte order, so bits are read.
+  dtype = np.dtype(f"{order}u{storage.dtype.itemsize}")
   needed = storage.size * dtype.itemsize
   # `as_strided` is safe only with this size: strides were checked against it.
   if len(content) != needed:
@@ -208,4 +212,4 @@ def _values(content: bytes, order: str, tensor: Tensor) -> np.ndarray:
   values = np.frombuffer(content, dtype)[offset:]
   steps = [stride * dtype.itemsize for stride in strides]
   view = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
-  return view.astype(storage.dtype)
+  return view.astype(dtype.newbyteorder("=")).view(storage.dtype)

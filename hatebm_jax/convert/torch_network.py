@@ -3,10 +3,13 @@
 Kernels are `[..., in, out]` in Flax and `[out, in, ...]` in PyTorch.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from hatebm_jax.convert import network, torch_file
@@ -24,40 +27,133 @@ LEAVES = {
 }
 # PyTorch counts the batches of each norm; it can weight running means by them.
 _NOT_READ = ".num_batches_tracked"
+# DataParallel and torch.compile add these parts to the names of tensors.
+_WRAPPERS = ("module", "_orig_mod")
+# A state_dict lies in at most this many dictionaries, one inside the other.
+_MAX_DEPTH = 4
+_MAX_NAME = 200  # characters; no tensor has a longer name
+_MAX_NETWORKS = 8  # No file has more, and a message can name as many.
 
 
-def state_dict(path: network.Path, advice: str) -> dict[str, Tensor]:
+def state_dict(
+  path: network.Path,
+  anchors: Sequence[str],
+  advice: str,
+  key: str | None = None,
+) -> dict[str, Tensor]:
   """Reads which tensors the network in a file has, but no values.
 
+  The state_dict may lie in other dictionaries, under any name, and its names
+  may have a prefix: `module.` (DataParallel), `_orig_mod.` (torch.compile) or
+  the name of an attribute such as `netG.`.
+
   Args:
-    path: Path of a .pth. It holds a state_dict, or one under
-      `model_state_dict`.
+    path: Path of a .pth.
+    anchors: Names by which the network is recognised. Each network that can be
+      read has a tensor of one of these names.
     advice: Sentence for the error message: which file to give.
+    key: Name of the network in the file, for a file that holds several.
 
   Raises:
     ConvertError: If the file is missing, damaged, or holds other things.
   """
   content = torch_file.load(path)
-  if isinstance(content, dict):
-    content = content.get("model_state_dict", content)
-  if not isinstance(content, dict) or not content:
-    raise ConvertError(
-      f"{path}: expected a state_dict, or one under model_state_dict, found "
-      f"none. {advice}"
+  networks = {
+    name.strip("."): tensors
+    for name, tensors in itertools.islice(
+      _networks(content, anchors), _MAX_NETWORKS
     )
-  tensors = {
-    str(name): tensor
-    for name, tensor in content.items()
-    if not str(name).endswith(_NOT_READ)
   }
+  if key is not None and key not in networks:
+    raise ConvertError(
+      f"{path}: expected a network called {key!r}, found "
+      f"{', '.join(map(repr, networks)) or 'none'}. {advice}"
+    )
+  if len(networks) > 1 and key is None:
+    raise ConvertError(
+      f"{path}: expected one network, found several: "
+      f"{', '.join(map(repr, networks))}. Choose one of them, for example "
+      f"--key={next(iter(networks))!r}."
+    )
+  if networks:
+    found = networks[next(iter(networks)) if key is None else key]
+  else:  # Its names will show what the file is.
+    found = max(_dictionaries(content), key=_num_tensors, default=("", {}))[1]
+  if not found:
+    raise ConvertError(f"{path}: expected a state_dict, found none. {advice}")
+  _check_types(path, found, advice)
+  return found
+
+
+def _dictionaries(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields the dictionaries in a file once each, by the path of their keys."""
+  seen, level = set(), [("", content)]
+  for _ in range(_MAX_DEPTH):
+    inner = []
+    for path, found in level:
+      # A stranger's file may refer to one dictionary a million times.
+      if isinstance(found, dict) and id(found) not in seen:
+        seen.add(id(found))
+        yield path, _named(found)
+        inner += [
+          (f"{path}{_cut(key)}.", value)
+          for key, value in found.items()
+          if isinstance(value, dict)
+        ]
+    level = inner
+
+
+def _named(content: Mapping[Any, Any]) -> dict[str, Any]:
+  """Returns the entries of a dictionary by names without wrappers' parts."""
+  parts = lambda key: (x for x in _cut(key).split(".") if x not in _WRAPPERS)
+  return {
+    ".".join(parts(key)): value
+    for key, value in content.items()
+    if not str(key).endswith(_NOT_READ)
+  }
+
+
+def _cut(key: Any) -> str:
+  """Returns a key as text, because a stranger's keys may be long."""
+  return str(key)[:_MAX_NAME]
+
+
+def _networks(
+  content: Any, anchors: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields each network whose anchor a file has, by its path in the file."""
+  for path, named in _dictionaries(content):
+    for name in named:
+      for anchor in anchors:
+        prefix = name.removesuffix(anchor)
+        if prefix != name and (not prefix or prefix.endswith(".")):
+          yield (
+            path + prefix,
+            {
+              inner.removeprefix(prefix): value
+              for inner, value in named.items()
+              if inner.startswith(prefix)
+            },
+          )
+
+
+def _num_tensors(entry: tuple[str, dict[str, Any]]) -> int:
+  return sum(isinstance(value, Tensor) for value in entry[1].values())
+
+
+def _check_types(
+  path: network.Path, tensors: Mapping[str, Any], advice: str
+) -> None:
+  """Raises a ConvertError if not all entries are tensors of real numbers."""
   for name, tensor in tensors.items():
     kind = getattr(tensor, "dtype", type(tensor).__name__)
-    if not isinstance(tensor, Tensor) or kind != np.float32:
+    # NumPy does not count bfloat16 as a kind of float.
+    is_real = isinstance(tensor, Tensor) and jnp.issubdtype(kind, jnp.floating)
+    if not is_real:
       raise ConvertError(
-        f"{path}: expected a state_dict of float32 tensors, found {name} of "
-        f"the type {kind}. {advice}"
+        f"{path}: expected a state_dict of tensors of real numbers, found "
+        f"{name} of the type {kind}. {advice}"
       )
-  return tensors
 
 
 def read(
@@ -68,6 +164,8 @@ def read(
   renames: Mapping[str, str],
 ) -> network.Variables:
   """Reads the variables of a module.
+
+  Numbers of any precision become float32.
 
   Args:
     path: Path of the file.
@@ -89,7 +187,10 @@ def read(
   )
   arrays = torch_file.read(path, {n: tensors[names[n]] for n in names})
   return network.unflatten(
-    {name: _to_flax(name, arrays[name], shapes[name]) for name in names}
+    {
+      name: _to_flax(name, arrays[name].astype(np.float32), shapes[name])
+      for name in names
+    }
   )
 
 

@@ -1,8 +1,9 @@
 """Reads the pickles in PyTorch's .pth files without running anything.
 
 A pickle is a program that may call any function. This module interprets it
-with the few instructions that `torch.save` writes for a dictionary of tensors.
-It makes only dictionaries, lists, tuples, numbers, text and `Tensor`s.
+with the few instructions that `torch.save` writes for a dictionary of tensors,
+in the pickle protocols 2 to 5. It makes only dictionaries, lists, tuples,
+numbers, text and `Tensor`s.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import pickletools
 import sys
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from hatebm_jax.convert.network import Shape
@@ -81,9 +83,7 @@ def interpret(pickle: bytes | mmap.mmap) -> tuple[Any, list[Storage]]:
     elif name in _TAKE:
       _take(name, stack, marks)
     elif name == "GLOBAL":
-      if argument not in _GLOBALS:
-        raise ValueError(f"it asks for {argument[:80]!r}, which is refused")
-      stack.append(_GLOBALS[argument])
+      stack.append(_global(argument))
     elif name == "BINPERSID":
       storages.append(_storage(*stack.pop()))
       stack.append(storages[-1])
@@ -91,11 +91,13 @@ def interpret(pickle: bytes | mmap.mmap) -> tuple[Any, list[Storage]]:
       marks.append(len(stack))
     elif name in ("BINPUT", "LONG_BINPUT"):
       memo[argument] = stack[-1]
+    elif name == "MEMOIZE":
+      memo[len(memo)] = stack[-1]
     elif name in ("BINGET", "LONG_BINGET"):
       stack.append(memo[argument])
     elif name == "STOP":
       return stack.pop(), storages
-    elif name != "PROTO":
+    elif name not in ("PROTO", "FRAME"):
       raise ValueError(f"the instruction {name}, which is refused")
   raise ValueError("it has no end, or is longer than any of tensors")
 
@@ -109,6 +111,19 @@ def _take(name: str, stack: list, marks: list[int]) -> None:
   items = stack[start:]
   del stack[start:]
   function(stack, items)
+
+
+def _global(name: Any) -> Any:
+  """Returns what stands for a global, such as `torch FloatStorage`."""
+  if name not in _GLOBALS:
+    raise ValueError(f"it asks for {name[:80]!r}, which is refused")
+  return _GLOBALS[name]
+
+
+def _push_global(stack: list, items: list) -> None:
+  if not all(isinstance(item, str) for item in items):
+    raise ValueError("a global whose name is no text")
+  stack.append(_global(" ".join(items)))
 
 
 def _storage(kind, dtype, key, location, size, view=None) -> Storage:
@@ -141,17 +156,24 @@ def _tensor(storage, offset, shape, strides, *_) -> Tensor:
   return Tensor(storage, offset, shape, strides)
 
 
+def _parameter(tensor, *_) -> Tensor:
+  """Returns the tensor of an `nn.Parameter`."""
+  if not isinstance(tensor, Tensor):
+    raise ValueError("a parameter without tensor")
+  return tensor
+
+
 def _is_natural(x: Any) -> bool:
   return type(x) is int and 0 <= x <= sys.maxsize
 
 
 def _call(stack: list, items: list) -> None:
-  """Makes one of the two calls that `torch.save` writes."""
+  """Makes one of the calls that `torch.save` writes."""
   function, arguments = items
   if function is dict and arguments == ():
     stack.append({})
-  elif function is _tensor and isinstance(arguments, tuple):
-    stack.append(_tensor(*arguments))
+  elif function in (_tensor, _parameter) and isinstance(arguments, tuple):
+    stack.append(function(*arguments))
   else:
     raise ValueError("a call that is not of a tensor")
 
@@ -179,10 +201,11 @@ def _push_tuple(stack: list, items: list) -> None:
 # A pickle may name only these. Anything else ends the reading.
 _GLOBALS = {
   "collections OrderedDict": dict,
+  "torch._utils _rebuild_parameter": _parameter,
   "torch._utils _rebuild_tensor_v2": _tensor,
 } | {
-  f"torch {name}Storage": np.dtype(code)
-  for name, code in {
+  f"torch {name}Storage": np.dtype(kind)
+  for name, kind in {
     "Bool": "?",
     "Byte": "u1",
     "Char": "i1",
@@ -190,6 +213,7 @@ _GLOBALS = {
     "Int": "i4",
     "Long": "i8",
     "Half": "f2",
+    "BFloat16": jnp.bfloat16,
     "Float": "f4",
     "Double": "f8",
   }.items()
@@ -217,6 +241,7 @@ _PUSH_NEW = {
 # These take values from the stack: how many (None: all after the last mark),
 # and what is done with them.
 _TAKE = {
+  "STACK_GLOBAL": (2, _push_global),
   "TUPLE": (None, _push_tuple),
   "TUPLE1": (1, _push_tuple),
   "TUPLE2": (2, _push_tuple),

@@ -1,7 +1,9 @@
 import os
 import pickle
+import pickletools
 import zipfile
 
+import jax.numpy as jnp
 import memory
 import numpy as np
 import pth
@@ -54,6 +56,53 @@ def test_types_and_byte_order(tmp_path, kind, code, order):
   np.testing.assert_array_equal(array, VALUES)
 
 
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_bfloat16(tmp_path, order):
+  content = pth.dictionary(
+    x=pth.tensor(24, 2, (2, 11), (1, 2), kind="BFloat16Storage")
+  )
+  stored = VALUES.astype(jnp.bfloat16).view("u2")
+  stored = stored.astype({"little": "<u2", "big": ">u2"}[order])
+  array = read(
+    pth.write(
+      tmp_path / "x.pth", content, data_0=stored.tobytes(), byteorder=order
+    )
+  )["x"]
+  assert array.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(array, VALUES[2:].reshape(11, 2).T)
+
+
+def test_parameters_are_tensors(tmp_path):
+  tensor = pth.tensor(24, 1, (2,), (3,))
+  content = pth.dictionary(x=pth.parameter(tensor), y=tensor)
+  path = pth.write(tmp_path / "x.pth", content, data_0=VALUES.tobytes())
+  values = read(path)
+  np.testing.assert_array_equal(values["x"], [1, 4])
+  np.testing.assert_array_equal(values["y"], [1, 4])
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_pickle_protocols(tmp_path, protocol):
+  content = {"step": 7, "names": ["a", "a"], "pair": (1, 2.5), "none": None}
+  path = tmp_path / "x.pth"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("net/data.pkl", pickle.dumps(content, protocol))
+  assert torch_file.load(path) == content
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_pickle_protocols_before_pytorch_1_6(tmp_path, protocol):
+  path = pth.write_old(tmp_path / "x.pth", TWO, first=FIRST, second=SECOND)
+  content, parts = path.read_bytes(), []
+  for _ in range(5):
+    # Each of the five pickles ends in a full stop; `genops` knows which.
+    end = [place for _, _, place in pickletools.genops(content)][-1] + 1
+    parts.append(pth.translate(content[:end], protocol))
+    content = content[end:]
+  path.write_bytes(b"".join([*parts, content]))
+  np.testing.assert_array_equal(read(path)["b"], [[0, 2, 4], [1, 3, 5]])
+
+
 def test_other_content(tmp_path):
   # A trainer's file has numbers, lists and text too, in protocol 2.
   content = {
@@ -96,7 +145,9 @@ def test_no_call_is_made(tmp_path, protocol):
     (pth.call("torch FloatStorage"), "call that is not of a tensor"),
     (pth.call("collections OrderedDict", b"]"), "call that is not"),
     (b"ccollections\nOrderedDict\n)\x81", "the instruction NEWOBJ"),
-    (b"\x8c\x02os\x8c\x06system\x93", "the instruction STACK_GLOBAL"),
+    (b"\x8c\x02os\x8c\x06system\x93", "asks for 'os system'"),
+    (b"NN\x93", "name is no text"),
+    (pth.call("torch._utils _rebuild_parameter", b"N"), "without tensor"),
     (b"(" + pth.text("module") + b"tQ", "positional argument"),
     (b"(" + 5 * pth.text("storage") + b"tQ", "no storage of numbers"),
     (b"}" + pth.numbers([1]) + b"Ns", "neither text nor a number"),
