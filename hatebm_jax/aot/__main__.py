@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors
 from hatebm_jax.aot import report
+from hatebm_jax.run import files
 
 config_flag.define("This is the config whose training step is compiled.")
 flags.DEFINE_string(
@@ -22,6 +23,12 @@ flags.DEFINE_string(
   None,
   "This is the TPU slice, GENERATION:SHAPE in chips, such as v4:2x2x4 or "
   "v5e:4x4.",
+)
+flags.DEFINE_string(
+  "hlo",
+  None,
+  "This is a file that the optimized HLO text is written to, for people who "
+  "want to look at single instructions.",
 )
 flags.mark_flag_as_required("topology")
 
@@ -38,14 +45,17 @@ def main(argv: list[str]) -> int:
   name = config_flag.label(flags.FLAGS["config"].config_filename)
   topology = flags.FLAGS.topology
   try:
+    hlo_file = files.as_path(flags.FLAGS.hlo) if flags.FLAGS.hlo else None
+    if hlo_file:
+      hlo_file.write_text("")  # A file that cannot be written is found now.
     print(
       f"Compiling {name} for {topology}. A large config takes minutes.",
       file=sys.stderr,
       flush=True,
     )
     config_lib.check(flags.FLAGS.config)
-    result = report.make(flags.FLAGS.config, topology)
-  except errors.UserError as error:
+    result = report.make(flags.FLAGS.config, topology, hlo_file)
+  except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   print(json.dumps({"config": name, **result}, indent=2))

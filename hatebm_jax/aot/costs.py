@@ -23,7 +23,7 @@ _COLLECTIVES = (
   "reduce-scatter",
 )
 # These instructions name values and move none.
-_FREE = (
+FREE = (
   "after-all",
   "async-done",
   "async-update",
@@ -95,7 +95,7 @@ def traffic(run: list[Execution]) -> Traffic:
   everywhere = main_memory = 0.0
   for each in run:
     opcode = each.instruction.opcode
-    if each.fused or opcode in _FREE or opcode.endswith("-start"):
+    if each.fused or opcode in FREE or opcode.endswith("-start"):
       continue
     for shape in _moved(each):
       everywhere += each.times * shape.bytes

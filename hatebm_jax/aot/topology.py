@@ -9,7 +9,9 @@ from jax.experimental import topologies
 
 from hatebm_jax import errors
 
-_EXAMPLES = "v4:2x2x4, v5e:4x4, v5p:2x2x1, v6e:4x4"
+_EXAMPLES = "v4:2x2x4, v5e:1x1, v5e:4x4, v5p:2x2x1, v6e:4x4"
+# libtpu takes a host for one of four chips unless it is told otherwise.
+_HOST_OF_ONE = {"chips_per_host_bounds": (1, 1, 1)}
 
 
 class Chip(NamedTuple):
@@ -18,22 +20,25 @@ class Chip(NamedTuple):
   Attributes:
     peak_flops: Peak rate in bfloat16, FLOP/s.
     bandwidth: Bandwidth of the main memory (HBM), bytes/s.
+    clock: Clock in Hz: the peak rate over the FLOPs of the matrix units in a
+      cycle.
     memory: Size of the main memory, bytes.
     setup: libtpu's name of the configuration in which a device is a whole chip.
   """
 
   peak_flops: float
   bandwidth: float
+  clock: float
   memory: int
   setup: str
 
 
 # v2 and v3 are left out, because a device is half a chip there.
 CHIPS = {
-  "v4": Chip(275e12, 1228e9, 32 * 2**30, "megacore"),
-  "v5e": Chip(197e12, 819e9, 16 * 2**30, "default"),
-  "v5p": Chip(459e12, 2765e9, 95 * 2**30, "megacore"),
-  "v6e": Chip(918e12, 1640e9, 32 * 2**30, "default"),
+  "v4": Chip(275e12, 1228e9, 1.05e9, 32 * 2**30, "megacore"),
+  "v5e": Chip(197e12, 819e9, 1.5e9, 16 * 2**30, "default"),
+  "v5p": Chip(459e12, 2765e9, 1.75e9, 95 * 2**30, "megacore"),
+  "v6e": Chip(918e12, 1640e9, 1.75e9, 32 * 2**30, "default"),
 }
 
 
@@ -69,7 +74,10 @@ def find(topology: str) -> tuple[Chip, list[jax.Device]]:
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   try:
     description = topologies.get_topology_desc(
-      platform="tpu", topology_name=topology, chip_config_name=chip.setup
+      platform="tpu",
+      topology_name=topology,
+      chip_config_name=chip.setup,
+      **_HOST_OF_ONE if _is_single(topology) else {},
     )
   except jax.errors.JaxRuntimeError as error:
     raise TopologyError(
@@ -77,3 +85,8 @@ def find(topology: str) -> tuple[Chip, list[jax.Device]]:
       f"one such as {_EXAMPLES}."
     ) from error
   return chip, list(description.devices)
+
+
+def _is_single(topology: str) -> bool:
+  """Says whether a slice has one chip, such as `v5e:1x1`."""
+  return set(topology.partition(":")[2]) <= {"1", "x"}

@@ -43,8 +43,9 @@ def run(config, topology, *overrides):
 
 
 @needs_libtpu
-def test_tiny_step_for_four_chips():
-  result = run("tests/tiny_config.py", "v5e:2x2")
+def test_tiny_step_for_four_chips(tmp_path):
+  hlo_file = tmp_path / "step.txt"
+  result = run("tests/tiny_config.py", "v5e:2x2", f"--hlo={hlo_file}")
   assert result.returncode == 0, result.stderr
   found = json.loads(result.stdout)
   assert found["chips"] == 4
@@ -59,7 +60,18 @@ def test_tiny_step_for_four_chips():
   assert found["flops_loops_once"] <= found["flops_loops_once_by_xla"]
   assert found["fits"] is True
   assert found["bound"] in ("flops", "bytes")
-  assert "not measurements" in found["note"]
+  assert "Nothing here is measured" in found["note"]
+  estimate = found["compiler_estimate"]
+  steps = tiny.config().langevin.num_steps
+  inside, outside = estimate["langevin_step"], estimate["outside_the_chain"]
+  total = steps * inside["cycles"] + outside["cycles"]
+  assert total == pytest.approx(estimate["cycles_per_step"], rel=1e-3)
+  assert estimate["seconds_per_step"] == estimate["cycles_per_step"] / 1.5e9
+  # Such small networks are all launches.
+  assert inside["of_which_launch"] > 0.5 * inside["cycles"]
+  sources = {row["source"] for row in estimate["most_expensive"]}
+  assert any(source.startswith("hatebm_jax/") for source in sources)
+  assert "estimated_cycles" in hlo_file.read_text()
 
 
 @needs_libtpu
