@@ -400,7 +400,9 @@ TENSORS = st.builds(
 PIECES = st.one_of(
   TENSORS,
   st.sampled_from([bytes([x]) for x in b"()]}0123NtsuaebQR\x85\x86\x87\x88"]),
-  st.sampled_from([b"q\0", b"h\0", b"r\0\0\0\0", b"j\0\0\0\0", b"\x94", b"\x93"]),
+  st.sampled_from(
+    [b"q\0", b"h\0", b"r\0\0\0\0", b"j\0\0\0\0", b"\x94", b"\x93"]
+  ),
   st.sampled_from(
     ["model_state_dict", "l1.weight", "block1.c1.weight_orig"]
   ).map(pth.text),
