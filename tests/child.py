@@ -8,6 +8,13 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Code after which TensorFlow is as good as not installed.
+HIDE_TENSORFLOW = """
+from importlib.machinery import PathFinder
+def find(name, *args, _old=PathFinder.find_spec):
+  return None if name == "tensorflow" else _old(name, *args)
+PathFinder.find_spec = find
+"""
 STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
@@ -44,6 +51,27 @@ def start(path, *flags, num_devices=8, prefix=()):
   return subprocess.Popen(
     command, cwd=ROOT, text=True, env=environment, **STDERR_TOO
   )
+
+
+def python(code, *folders):
+  """Runs Python code in a process of its own, which may import tests' helpers.
+
+  Args:
+    code: Program text.
+    *folders: Folders whose modules come before all others.
+
+  Returns:
+    What the program printed on stdout.
+  """
+  folders = [*map(str, folders), str(ROOT), str(ROOT / "tests")]
+  result = subprocess.run(
+    [sys.executable, "-c", code],
+    env={**os.environ, "PYTHONPATH": ":".join(folders)},
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+  return result.stdout
 
 
 def start_two(path, *flags):

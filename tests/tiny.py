@@ -61,7 +61,7 @@ def take(source, num, **kwargs):
   return np.stack(taken)
 
 
-def prepare_tfds(directory, images):
+def prepare_tfds(directory, images, file_format="tfrecord"):
   """Prepares the data set `tiny` from uint8 images `[n, 4, 4, 3]`."""
   import tensorflow_datasets as tfds
 
@@ -72,6 +72,7 @@ def prepare_tfds(directory, images):
     features=tfds.features.FeaturesDict({"image": image}),
     split_datasets={"train": [(i, {"image": x}) for i, x in enumerate(images)]},
     data_dir=directory,
+    file_format=file_format,
   )
 
 

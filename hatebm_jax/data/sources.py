@@ -42,10 +42,11 @@ def open_source(
     split test is its split `test` or, if it has none, `validation`.
 
   Images are decoded once and kept in the memory of each host if they fit into
-  `cache_gib`. If they do not fit, the images of a folder are read when a batch
-  needs them, and a TensorFlow data set is streamed: each host shuffles its own
-  part through a buffer. The batches then depend on the number of hosts too, and
-  a resumed run first reads past the images of the epoch that it has seen.
+  `cache_gib`. If they do not fit, the images of a folder or of array_record
+  files are read when a batch needs them. A TensorFlow data set in another
+  format is streamed: each host shuffles its own part through a buffer. The
+  batches then depend on the number of hosts too, and a resumed run first reads
+  past the images of the epoch that it has seen.
 
   Args:
     config: `config.data`, with the fields source, image_size (pixels), channels

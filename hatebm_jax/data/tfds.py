@@ -1,24 +1,24 @@
 """The source `tfds:NAME`: images of TensorFlow Datasets.
 
-The images are read in order, or streamed and shuffled. TensorFlow only reads
-and shuffles encoded images; Pillow decodes them, as it decodes those of a
-folder. `tfds_files.py` checks the files before tensorflow_datasets reads them.
+Files of the format array_record are read by random access, without TensorFlow.
+TensorFlow reads files of other formats in order, or streams and shuffles them
+(`tfds_stream.py`). In both cases Pillow decodes the images, as it decodes those
+of a folder. `tfds_files.py` checks the files before tensorflow_datasets reads
+them.
 """
 
 import difflib
 import glob
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from hatebm_jax.data import decode, tfds_files
+from hatebm_jax.data import decode, tfds_files, tfds_stream
 from hatebm_jax.data.base import SPLITS, DataError, Source, pick_split
 
-# Number of encoded images in the buffer: about 0.9 GB of ImageNet.
-_SHUFFLE_BUFFER = 8192
+_RANDOM_ACCESS = "array_record"
 
 
 def open_tfds(
@@ -32,11 +32,11 @@ def open_tfds(
     split: 'train' or 'test'.
 
   Returns:
-    The source. Its `stream` is set.
+    The source. Its `stream` is set if the files have no random access.
 
   Raises:
     DataError: The data set or its split does not exist, is not prepared, or
-      has no images.
+      has no images. Or TensorFlow is needed and cannot be imported.
   """
   builder = _builder(name, config.data_dir)
   tfds_split = _pick_split(name, builder, split)
@@ -48,24 +48,65 @@ def open_tfds(
 
   def decode_all(encoded):
     return decode.map_decode(
-      lambda item: _decode(item, config, trouble), _readable(encoded, trouble)
+      lambda item: _decode(item, config, trouble), encoded
     )
 
-  def read(indices):
-    return decode_all(_pick(builder, tfds_split, indices))
-
-  def stream(seed, start, process_index, process_count):
-    # All hosts read parts of the same size, so that their epochs stay together.
-    parts = _tfds().even_splits(tfds_split, process_count, drop_remainder=True)
-    epoch, skipped = divmod(start, num_images // process_count)
-    return decode_all(
-      _shuffled(builder, parts[process_index], seed, epoch, skipped)
-    )
-
-  num_images = builder.info.splits[tfds_split].num_examples
-  return Source(
-    f"tfds:{name} {tfds_split}", num_images, config.image_size, read, stream
+  source = Source(
+    f"tfds:{name} {tfds_split}",
+    builder.info.splits[tfds_split].num_examples,
+    config.image_size,
+    read=lambda indices: decode_all(at(indices)),
   )
+  if _file_format(builder) == _RANDOM_ACCESS:
+    at = _random_access(builder, tfds_split, trouble)
+    return source
+  tfds_stream.check_tensorflow(name, _file_format(builder))
+
+  def at(indices):
+    found = tfds_stream.pick(builder, tfds_split, indices)
+    return tfds_stream.readable(found, trouble)
+
+  def stream(*place):
+    found = tfds_stream.shuffled(builder, tfds_split, *place)
+    return decode_all(tfds_stream.readable(found, trouble))
+
+  return source._replace(stream=stream)
+
+
+def _file_format(builder: Any) -> str:
+  """Returns the format of a data set's files, such as 'tfrecord'."""
+  file_format = builder.info.file_format  # Old data sets do not name it.
+  return file_format.value if file_format else "tfrecord"
+
+
+def _random_access(
+  builder: Any, split: str, trouble: str
+) -> Callable[[Iterable[int]], Iterator[bytes]]:
+  """Returns a function of indices that yields encoded images."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  raw = _tfds().decode.DeserializeMethod.RAW_BYTES
+  try:
+    records = builder.as_data_source(split=split, deserialize_method=raw)
+  except ImportError as error:
+    raise DataError(
+      f"{builder.data_path} has files of the format {_RANDOM_ACCESS}, and the "
+      f"package that reads them cannot be imported ({error}). Run `pip install "
+      "array_record`."
+    ) from error
+
+  def at(indices):
+    try:
+      for i in indices:
+        example = tf_example_pb2.Example.FromString(records[int(i)])
+        (encoded,) = example.features.feature["image"].bytes_list.value
+        yield encoded
+    # array_record raises RuntimeError where a file is damaged, protobuf has
+    # errors of its own, and a feature may have no value.
+    except Exception as error:
+      raise DataError(f"{trouble} ({type(error).__name__}).") from error
+
+  return at
 
 
 def _pick_split(name: str, builder: Any, split: str) -> str:
@@ -90,15 +131,20 @@ def _decode(
 
 
 def _tfds() -> Any:
-  """Imports tensorflow_datasets and keeps TensorFlow on the CPU.
+  """Imports tensorflow_datasets, which imports no TensorFlow by itself.
 
-  The import takes seconds.
+  Raises:
+    DataError: It is not installed, or packages do not go together.
   """
-  import tensorflow as tf
-  import tensorflow_datasets as tfds
-
-  for kind in ("GPU", "TPU"):
-    tf.config.set_visible_devices([], kind)
+  try:
+    import tensorflow_datasets as tfds
+  except Exception as error:  # protobuf has errors of its own.
+    found = " ".join(f"{error}".split())[:300]
+    raise DataError(
+      "config.data.source: tfds:NAME needs the package tensorflow-datasets, "
+      f"which cannot be imported ({type(error).__name__}: {found}). Run `pip "
+      "install 'tensorflow-datasets>=4.9.10' 'protobuf>=6.31.1,<7'`."
+    ) from error
   return tfds
 
 
@@ -108,10 +154,11 @@ def _builder(name: str, data_dir: str) -> Any:
   tfds = _tfds()
   directory = data_dir or tfds.core.constants.DATA_DIR
   try:
-    parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    tfds_files.check_options(name, options)
     folder = tfds.core.Path(directory).expanduser() / parsed.name
     tfds_files.check_classes(folder)
-    builder = tfds.builder(name, data_dir=data_dir or None)
+    builder = tfds.builder(name, data_dir=directory)
   except DataError:
     raise
   except tfds.core.DatasetNotFoundError as error:
@@ -130,7 +177,9 @@ def _builder(name: str, data_dir: str) -> Any:
 
 def _unknown(name: str, directory: str) -> str:
   """Returns the message for a data set that does not exist."""
-  near = difflib.get_close_matches(name, _tfds().list_builders())
+  # The other names are those of user communities, which a server knows.
+  known = _tfds().list_builders(with_community_datasets=False)
+  near = difflib.get_close_matches(name, known)
   return (
     f"config.data.source: expected a data set of TensorFlow Datasets, found "
     f"{name!r}. TensorFlow Datasets does not know this name (near names: "
@@ -163,16 +212,6 @@ def _check_images(name: str, data_dir: str, builder: Any) -> None:
     )
 
 
-def _readable(encoded: Iterator[bytes], trouble: str) -> Iterator[bytes]:
-  """Adds the data set's name to TensorFlow's errors about damaged files."""
-  import tensorflow as tf
-
-  try:
-    yield from encoded
-  except (tf.errors.OpError, OSError, ValueError) as error:
-    raise DataError(f"{trouble} ({type(error).__name__}).") from error
-
-
 def _how_to_prepare(builder: Any, name: str, data_dir: str) -> str:
   """Returns the message for a data set that is not prepared."""
   # `tfds build` would be shorter, but it fails without Apache Beam (4.9.10).
@@ -182,7 +221,7 @@ def _how_to_prepare(builder: Any, name: str, data_dir: str) -> str:
   message = (
     f"tfds:{name} is not prepared: found nothing in {builder.data_path}. If it "
     "is in another folder, set --config.data.data_dir=DIR. This command "
-    "downloads and prepares it:\n"
+    "downloads and prepares it, for which it needs TensorFlow:\n"
     'python -c "import tensorflow_datasets as tfds; '
     f"tfds.builder('{name}'{where}).download_and_prepare("
     f'{f"download_config={config}" if manual else ""})"'
@@ -190,45 +229,3 @@ def _how_to_prepare(builder: Any, name: str, data_dir: str) -> str:
   if manual:
     message += f"\nDownload these files into DOWNLOADS by hand first:\n{manual}"
   return message
-
-
-def _encoded(builder: Any, split: Any, shuffle_seed: int | None) -> Any:
-  """Returns a tf.data.Dataset of encoded images; a seed shuffles its files."""
-  tfds = _tfds()
-  dataset = builder.as_dataset(
-    split=split,
-    shuffle_files=shuffle_seed is not None,
-    decoders=tfds.decode.PartialDecoding(
-      {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
-    ),
-    read_config=tfds.ReadConfig(
-      shuffle_seed=shuffle_seed,
-      try_autocache=False,
-      # Without this, tfds refuses to shuffle a data set that is stored in an
-      # order of its own.
-      enable_ordering_guard=False,
-    ),
-  )
-  return dataset.map(lambda example: example["image"])
-
-
-def _pick(builder: Any, split: str, indices: Iterable[int]) -> Iterator[bytes]:
-  """Reads through a split in order and yields the images at the indices."""
-  images = enumerate(_encoded(builder, split, None).as_numpy_iterator())
-  for wanted in indices:
-    found = next((image for i, image in images if i == wanted), None)
-    if found is None:
-      raise ValueError(f"no image {wanted}")
-    yield found
-
-
-def _shuffled(
-  builder: Any, split: Any, seed: int, first_epoch: int, skipped: int
-) -> Iterator[bytes]:
-  """Reads a split in a new order every epoch, without end."""
-  for epoch in itertools.count(first_epoch):
-    shuffle_seed = int(np.random.default_rng([seed, epoch]).integers(2**31))
-    images = _encoded(builder, split, shuffle_seed)
-    images = images.shuffle(_SHUFFLE_BUFFER, shuffle_seed)
-    yield from images.skip(skipped).as_numpy_iterator()
-    skipped = 0

@@ -34,6 +34,27 @@ def check_name(name: str) -> None:
     )
 
 
+def check_options(name: str, options: dict[str, Any]) -> None:
+  """Refuses what a name may say beyond a config and a version.
+
+  Args:
+    name: Name of a data set as `tfds.builder` takes it.
+    options: Options that the name holds, as tensorflow_datasets parses them.
+
+  Raises:
+    DataError: There is another option. `NAME/data_dir=DIR`, for example, would
+      lead to a folder that was not checked.
+  """
+  others = sorted(set(options) - {"config", "version"})
+  if others:
+    raise DataError(
+      f"config.data.source: expected a name such as tfds:NAME or "
+      f"tfds:NAME/CONFIG:VERSION, found tfds:{name} with the option "
+      f"{others[0]!r}. Leave it out; --config.data.data_dir=DIR names the "
+      "folder."
+    )
+
+
 def check_classes(folder: Any) -> None:
   """Checks which classes tensorflow_datasets would import for a data set.
 

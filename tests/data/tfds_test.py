@@ -2,6 +2,7 @@
 
 import shlex
 
+import child
 import numpy as np
 import pytest
 import tiny
@@ -23,7 +24,7 @@ def data_dir(tmp_path_factory):
     pixels[..., 1] = np.arange(pixels.shape[1])
     return {"image": pixels, "label": i}
 
-  def store(name, features, ordered=False, **splits):
+  def store(name, features, ordered=False, file_format=None, **splits):
     tfds.dataset_builders.store_as_tfds_dataset(
       name=name,
       version="1.0.0",
@@ -31,6 +32,7 @@ def data_dir(tmp_path_factory):
       split_datasets=splits,
       data_dir=directory,
       disable_shuffling=ordered,
+      file_format=file_format,
     )
 
   image = tfds.features.Image(shape=(8, None, 3), encoding_format="png")
@@ -40,6 +42,13 @@ def data_dir(tmp_path_factory):
   store(
     "tiny_strips",
     {"image": image, "label": label},
+    train=train,
+    validation=test,
+  )
+  store(
+    "tiny_records",
+    {"image": image, "label": label},
+    file_format="array_record",
     train=train,
     validation=test,
   )
@@ -89,6 +98,79 @@ def test_tfds_images_are_the_same_cached_and_streamed(data_dir):
   for indices in ([40, 2, 2, 17], range(TRAIN)):
     images = streamed.images(indices)
     np.testing.assert_array_equal(images, cached.images(indices))
+
+
+@pytest.mark.parametrize("cache_gib", [1.0, 0.0])
+def test_array_records_are_read_at_random_places(data_dir, cache_gib):
+  config = tiny.data_config(
+    "tfds:tiny_records", data_dir=data_dir, cache_gib=cache_gib
+  )
+  source, test = data.open_source(config), data.open_source(config, "test")
+  assert source.stream is None and source.num_images == TRAIN
+  images = data.load_all(source)
+  np.testing.assert_array_equal(np.sort(values(images)), np.arange(TRAIN))
+  np.testing.assert_array_equal(lefts(images), values(images) % 3 * 2)
+  np.testing.assert_array_equal(
+    np.sort(values(data.load_all(test))), np.arange(TRAIN, TRAIN + TEST)
+  )
+  indices = [150, 2, 2, 17, TRAIN - 1]
+  np.testing.assert_array_equal(source.images(indices), images[indices])
+  whole = tiny.take(source, 40, batch_size=8, seed=4)
+  epoch = values(whole).ravel()[:TRAIN]
+  np.testing.assert_array_equal(np.sort(epoch), np.arange(TRAIN))
+  # Unlike those of a stream, batches do not depend on the number of hosts.
+  host = tiny.take(
+    source,
+    7,
+    batch_size=8,
+    seed=4,
+    first_step=33,
+    process_index=1,
+    process_count=2,
+  )
+  np.testing.assert_array_equal(host, whole[33:, 4:])
+
+
+@pytest.mark.parametrize("kind", ["missing", "broken"])
+def test_what_works_without_tensorflow(data_dir, tmp_path, kind):
+  if kind == "broken":
+    (tmp_path / "tensorflow.py").write_text('raise RuntimeError("broken")')
+  script = f"""
+{child.HIDE_TENSORFLOW if kind == "missing" else ""}
+import tiny
+from hatebm_jax import data
+
+def read(name):
+  config = tiny.data_config(f"tfds:{{name}}", data_dir={data_dir!r})
+  try:
+    print(name, len(data.load_all(data.open_source(config))))
+  except data.DataError as error:
+    print(name, error)
+
+for name in ("tiny_records", "tiny_strips", "cifar10", "cifar1O"):
+  read(name)
+"""
+  lines = child.python(script, tmp_path).splitlines()
+  records, strips, missing, *_, unknown = lines
+  assert records == f"tiny_records {TRAIN}"
+  assert "files of the format tfrecord, which only TensorFlow reads" in strips
+  assert "pip install tensorflow-cpu" in strips and "array_record" in strips
+  reasons = {"missing": "ModuleNotFoundError", "broken": "Error: broken"}
+  assert reasons[kind] in strips
+  assert "not prepared" in missing and "needs TensorFlow" in missing
+  assert "near names: cifar10" in unknown
+
+
+def test_array_records_need_no_tensorflow_that_is_there(data_dir):
+  script = f"""
+import sys
+import tiny
+from hatebm_jax import data
+config = tiny.data_config("tfds:tiny_records", data_dir={data_dir!r})
+data.load_all(data.open_source(config))
+print("tensorflow" in sys.modules)
+"""
+  assert child.python(script).strip() == "False"
 
 
 @pytest.mark.parametrize("cache_gib", [1.0, 0.0])

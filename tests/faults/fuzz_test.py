@@ -799,11 +799,13 @@ CLASSES = st.sampled_from(
 )
 
 
-@pytest.fixture(scope="module", name="prepared")
-def prepared_data(tmp_path_factory):
+@pytest.fixture(
+  scope="module", name="prepared", params=["tfrecord", "array_record"]
+)
+def prepared_data(request, tmp_path_factory):
   directory = tmp_path_factory.mktemp("fuzzed")
   images = RNG.integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
-  tiny.prepare_tfds(directory, images)
+  tiny.prepare_tfds(directory, images, request.param)
   folder = directory / "tiny" / "1.0.0"
   files = {file: file.read_bytes() for file in sorted(folder.iterdir())}
   return str(directory), files, {image.tobytes() for image in images}

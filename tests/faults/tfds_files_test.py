@@ -14,17 +14,31 @@ from hatebm_jax import data
 COUNT = 20
 
 
+def prepare(directory, file_format):
+  pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
+  tiny.prepare_tfds(directory, pixels, file_format)
+  return directory
+
+
 @pytest.fixture(scope="module", name="prepared")
 def prepared_data(tmp_path_factory):
-  directory = tmp_path_factory.mktemp("prepared")
-  pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
-  tiny.prepare_tfds(directory, pixels)
-  return directory
+  return prepare(tmp_path_factory.mktemp("prepared"), "tfrecord")
+
+
+@pytest.fixture(scope="module", name="prepared_records")
+def prepared_array_records(tmp_path_factory):
+  return prepare(tmp_path_factory.mktemp("prepared_records"), "array_record")
 
 
 @pytest.fixture(name="folder")
 def data_folder(prepared, tmp_path):
   shutil.copytree(prepared, tmp_path / "data")
+  return tmp_path / "data" / "tiny" / "1.0.0"
+
+
+@pytest.fixture(name="records")
+def array_record_folder(prepared_records, tmp_path):
+  shutil.copytree(prepared_records, tmp_path / "data")
   return tmp_path / "data" / "tiny" / "1.0.0"
 
 
@@ -176,8 +190,76 @@ def test_a_shard_that_was_cut(folder, size, cache_gib):
     read(folder, cache_gib=cache_gib)
 
 
+@pytest.mark.parametrize(
+  "place",
+  [
+    200,  # in the header of the first chunk
+    30_000,  # in an image
+    65_536,  # in the header of a block
+    -65_500,  # in the header of the file's last part
+  ],
+)
+def test_a_flipped_byte_of_an_array_record(records, place):
+  (shard,) = records.glob("*.array_record*")
+  content = bytearray(shard.read_bytes())
+  content[place] ^= 1
+  shard.write_bytes(content)
+  try:
+    images = read(records)
+  except data.DataError as error:
+    assert "tiny, split train" in str(error)
+  else:  # Bytes between the chunks have no meaning.
+    assert len(np.unique(images.reshape(COUNT, -1), axis=0)) == COUNT
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+@pytest.mark.parametrize("size", [0, 5, 200, 70_000])
+def test_an_array_record_that_was_cut(records, size, cache_gib):
+  (shard,) = records.glob("*.array_record*")
+  shard.write_bytes(shard.read_bytes()[:size])
+  with pytest.raises(data.DataError, match="tfds:tiny, split train"):
+    read(records, cache_gib=cache_gib)
+
+
+@pytest.mark.parametrize(
+  "old, new, message",
+  [
+    (f'"{COUNT}"', f'"{COUNT + 1}"', "Cannot read an image"),
+    ("{DATASET}-", "../{DATASET}-", "missing|expected all files"),
+    ('"array_record"', '"no_such_format"', "cannot be opened"),
+    ('"array_record"', '"tfrecord"', "missing|cannot be opened|not prepared"),
+  ],
+)
+def test_false_entries_about_array_records(records, old, new, message):
+  change(records / "dataset_info.json", old, new)
+  with pytest.raises(data.DataError, match=message):
+    read(records)
+
+
+@pytest.mark.parametrize("option", ["data_dir=/x", "file_format=array_record"])
+def test_options_in_a_name_are_refused(folder, option):
+  with pytest.raises(data.DataError, match="with the option"):
+    read(folder, f"tiny/{option}")
+
+
+@pytest.mark.parametrize("name", ["w[ab]c", "[0-9]", "x[!y]", "a*b?[c]"])
+@pytest.mark.parametrize("level", ["data_dir", "version"])
+def test_no_folder_name_hides_a_class(records, tmp_path, name, level):
+  change(records / "features.json", OWN, EVIL)
+  old = records.parents[1] if level == "data_dir" else records
+  old.rename(old.with_name(name))
+  directory = tmp_path / (name if level == "data_dir" else "data")
+  with pytest.raises(data.DataError, match="asks for the class"):
+    read(directory / "tiny" / "any version")
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 @pytest.mark.parametrize("name", ["v[1]", "all*", "what?"])
-def test_a_data_dir_whose_name_looks_like_a_pattern(prepared, tmp_path, name):
+def test_a_data_dir_whose_name_looks_like_a_pattern(
+  request, tmp_path, name, file_format
+):
+  fixtures = {"tfrecord": "prepared", "array_record": "prepared_records"}
+  prepared = request.getfixturevalue(fixtures[file_format])
   shutil.copytree(prepared, tmp_path / name)
   folder = tmp_path / name / "tiny" / "1.0.0"
   if "[" in name:  # tensorflow_datasets itself cannot read it.
