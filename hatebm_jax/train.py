@@ -104,6 +104,7 @@ def train(
   config_lib.check(config)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
+  data.check_workdir(config.data.source, path)
   feed.check_dispatch(config.train)
   objective = objectives.make(config, mesh, generator, hat)
   with _hold(path):

@@ -44,6 +44,9 @@ def data_config(source, **overrides):
   """Returns the group `data` of a config, for colour images of 8 pixels."""
   fields = dict(
     source=source,
+    train_split="",
+    test_split="",
+    feature="",
     image_size=8,
     channels=3,
     crop="center",

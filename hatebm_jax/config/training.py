@@ -131,6 +131,26 @@ GROUPS = {
       "The images come from this source, such as tfds:NAME, folder:PATH or "
       "digits. hatebm_jax/data/sources.py describes all kinds of sources.",
     ),
+    "train_split": Field(
+      "",
+      rules.TEXT,
+      "The training images are this split of a TensorFlow data set, such as "
+      "'train[:90%]', or this folder below the folder of images. Empty means "
+      "the usual names, such as train.",
+    ),
+    "test_split": Field(
+      "",
+      rules.TEXT,
+      "The test images are this split or folder. Empty means the usual names, "
+      "such as test and validation.",
+      _FREE,
+    ),
+    "feature": Field(
+      "",
+      rules.TEXT,
+      "The images are this feature of a TensorFlow data set. Empty means "
+      "'image'.",
+    ),
     "image_size": Field(
       32,
       rules.integer(1, 4_096),

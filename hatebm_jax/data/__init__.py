@@ -13,6 +13,7 @@ from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.batching import batch_indices, batches, check_batch
 from hatebm_jax.data.decode import resize
 from hatebm_jax.data.digits import digits_labels
+from hatebm_jax.data.folder import check_workdir
 from hatebm_jax.data.sources import labels, native_size, open_source
 from hatebm_jax.data.splits import (
   choose_images,
@@ -28,6 +29,7 @@ __all__ = [
   "batch_indices",
   "batches",
   "check_batch",
+  "check_workdir",
   "choose_images",
   "digits_labels",
   "in_order",

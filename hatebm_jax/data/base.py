@@ -8,8 +8,12 @@ import numpy as np
 from hatebm_jax import errors
 from hatebm_jax.data import decode
 
-# A split may have any of these names. The first name is preferred.
-SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
+# A split may have any of these names, in upper or lower case. The first name is
+# preferred.
+SPLITS = {
+  "train": ("train", "training"),
+  "test": ("test", "testing", "validation", "valid", "val"),
+}
 
 
 class DataError(errors.UserError):
@@ -74,4 +78,7 @@ def pick_split(split: str, available: Iterable[str]) -> str | None:
   Returns:
     The preferred name of the split among those available, or None.
   """
-  return next((name for name in SPLITS[split] if name in available), None)
+  # `test` comes before `Test` where both exist.
+  names = sorted(available, key=lambda name: (name != name.lower(), name))
+  found = {name.lower(): name for name in reversed(names)}
+  return next((found[x] for x in SPLITS[split] if x in found), None)

@@ -1,25 +1,22 @@
 """The source `folder:PATH`: a tree of image files."""
 
 import collections
-import errno
 import functools
 import itertools
 import os
-import shlex
 import stat
 import sys
 import threading
-from collections.abc import Iterator
 
 import ml_collections
 
-from hatebm_jax.data import decode
-from hatebm_jax.data.base import SPLITS, DataError, Source, pick_split
+from hatebm_jax.data import decode, image_tree
+from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.decode import BadImageError, Reason
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-
 _MAX_BYTES = 2**30
+# A run writes pictures into these folders of its workdir.
+_RUN_FOLDERS = ("images", "samples")
 # A folder may have this many unusable images, or this share of all images if
 # that is more.
 _MAX_BAD, _MAX_BAD_SHARE = 10, 0.1
@@ -27,13 +24,6 @@ _MAX_BAD, _MAX_BAD_SHARE = 10, 0.1
 # many there are so far.
 _NAMED = 10
 _MILESTONES = tuple(10**i for i in range(1, 10))
-
-_REASONS = {
-  errno.ENOENT: Reason.MISSING,
-  errno.ELOOP: Reason.MISSING,
-  errno.EACCES: Reason.NO_PERMISSION,
-  errno.EPERM: Reason.NO_PERMISSION,
-}
 
 
 def open_folder(
@@ -55,8 +45,11 @@ def open_folder(
   Raises:
     DataError: The folder or its split does not exist, or has no images.
   """
-  root = _split_folder(os.path.expanduser(path), split)
-  paths = _image_paths(root)
+  top = os.path.expanduser(path)
+  root = image_tree.split_folder(top, split, config[f"{split}_split"])
+  paths = image_tree.image_paths(root)
+  if split == "train" and root == top and not config.train_split:
+    image_tree.tell_test_images(root, paths)
   # A name may contain bytes that are not text and cannot be printed.
   name = f"folder:{root if root.isprintable() else repr(root)}"
   skipped = _Skipped(name, len(paths))
@@ -76,66 +69,31 @@ def open_folder(
   )
 
 
-def _split_folder(root: str, split: str) -> str:
-  """Returns the folder that holds the images of a split."""
-  if not os.path.isdir(root):
-    raise DataError(
-      f"config.data.source: expected a folder of images, found no folder "
-      f"{root!r}. Give a folder that exists: --config.data.source=folder:PATH"
-    )
-  if not os.path.isdir(os.path.join(root, "train")):
-    if split == "train":
-      return root
-  elif name := pick_split(split, next(os.walk(root), ("", []))[1]):
-    return os.path.join(root, name)
-  train, test = (
-    shlex.quote(os.path.join(root, name)) for name in ("train", split)
-  )
-  raise DataError(
-    f"{root!r} has no {split} images: expected in it a folder train and one of "
-    f"the folders {', '.join(SPLITS[split])}. Make the folders and move images "
-    f"into them: mkdir -p {train} {test}"
-  )
+def check_workdir(source: str, workdir: str) -> None:
+  """Checks that a run does not write its pictures among its images.
 
+  Workdirs below the folder of images are skipped when images are read. The
+  folder itself cannot be a workdir, nor can it be a folder that a run writes.
 
-def _image_paths(root: str) -> list[str]:
-  """Returns the paths of all image files below a folder, ordered by name."""
-  files = list(_walk(root))
-  paths = [file for file in files if file.lower().endswith(EXTENSIONS)]
-  if not paths:
-    found = sorted({os.path.splitext(file)[1] or file for file in files})
-    raise DataError(
-      f"No images in {root!r}: expected files with the extensions "
-      f"{' '.join(EXTENSIONS)}; found {len(files)} other files "
-      f"({' '.join(found[:8]) or 'the folder is empty'}). Give the folder that "
-      "holds the images: --config.data.source=folder:PATH"
-    )
-  return paths
-
-
-def _walk(root: str) -> Iterator[str]:
-  """Yields all files below a folder by name, and each real folder once.
+  Args:
+    source: Source of the images, `config.data.source`.
+    workdir: Path of the workdir.
 
   Raises:
-    DataError: The file system fails.
+    DataError: The run would write among its images.
   """
-
-  def skip(error):
-    reason = _reason(error.filename, error)
-    print(f"Skipping the folder {error.filename!r}: {reason}", file=sys.stderr)
-
-  seen = set()
-  for folder, folders, files in os.walk(root, onerror=skip, followlinks=True):
-    real = os.path.realpath(folder)
-    if real in seen:  # The walk would never end if a link leads back up.
-      folders.clear()
-      continue
-    seen.add(real)
-    # File managers and notebooks leave files with names that start with a dot.
-    folders[:] = sorted(name for name in folders if name[0] != ".")
-    for name in sorted(files):
-      if name[0] != ".":
-        yield os.path.join(folder, name)
+  kind, _, path = source.partition(":")
+  if kind != "folder" or not path:
+    return
+  root = os.path.realpath(os.path.expanduser(path))
+  workdir = os.path.realpath(workdir)
+  own = [os.path.join(workdir, name) for name in _RUN_FOLDERS]
+  if root == workdir or any(f"{root}/".startswith(f"{x}/") for x in own):
+    raise DataError(
+      f"--workdir={workdir}: the run would write its pictures into "
+      f"{root!r}, the folder of its images. Give another folder, for example "
+      f"--workdir={os.path.join(root, 'run')}"
+    )
 
 
 def _read_file(path: str) -> bytes:
@@ -154,21 +112,7 @@ def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:
       return file.read()
   except OSError as error:
-    raise BadImageError(_reason(path, error)) from error
-
-
-def _reason(path: str, error: OSError) -> Reason:
-  """Returns why a path cannot be used.
-
-  Raises:
-    DataError: The file system fails.
-  """
-  if error.errno in _REASONS:
-    return _REASONS[error.errno]
-  raise DataError(
-    f"Cannot read {path!r}: the file system says {error.strerror!r}. Check the "
-    "disk, or the connection to it, and start the same command again."
-  ) from error
+    raise BadImageError(image_tree.reason_of(path, error)) from error
 
 
 class _Skipped:

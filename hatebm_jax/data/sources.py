@@ -35,9 +35,10 @@ def open_source(
   - `folder:PATH`: every image file below PATH, ordered by name. If PATH has a
     folder `train`, this folder is the split train, and the folder `test` (or
     `validation`, or `val`) is the split test. Otherwise all images are the
-    split train. An image that cannot be used is named on stderr and counted,
-    and the next usable image takes its place, so that `num_images` stays the
-    number of files.
+    split train. A folder `train` among other folders of images, without a
+    folder of test images, is a class. An image that cannot be used is named on
+    stderr and counted, and the next usable image takes its place, so that
+    `num_images` stays the number of files. Workdirs of runs are skipped.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
     split test is its split `test` or, if it has none, `validation`.
 
@@ -49,8 +50,9 @@ def open_source(
   past the images of the epoch that it has seen.
 
   Args:
-    config: `config.data`, with the fields source, image_size (pixels), channels
-      (1 or 3), crop ('center' or 'random'), data_dir (folder of the prepared
+    config: `config.data`, with the fields source, train_split, test_split and
+      feature (names, '' for the usual ones), image_size (pixels), channels (1
+      or 3), crop ('center' or 'random'), data_dir (folder of the prepared
       TensorFlow data sets, '' for TensorFlow's default) and cache_gib (GiB).
     split: 'train' or 'test'.
 
@@ -105,6 +107,7 @@ def labels(config: ml_collections.ConfigDict, split: str) -> np.ndarray | None:
 def _open(config: ml_collections.ConfigDict, split: str) -> Source:
   """Opens a source that decodes its images when they are read."""
   kind, _, rest = config.source.partition(":")
+  _refuse_unused(config, kind)
   if config.source == "digits":
     return digits.open_digits(config, split)
   if kind == "folder" and rest:
@@ -116,6 +119,26 @@ def _open(config: ml_collections.ConfigDict, split: str) -> Source:
     f"{config.source!r}. Give one of them, for example "
     "--config.data.source=folder:PATH"
   )
+
+
+def _refuse_unused(config: ml_collections.ConfigDict, kind: str) -> None:
+  """Refuses names of splits and features that a kind of source does not have.
+
+  They would be ignored otherwise, and other images used than those named.
+  """
+  kinds = {
+    "train_split": ("folder", "tfds"),
+    "test_split": ("folder", "tfds"),
+    "feature": ("tfds",),
+  }
+  for field, having in kinds.items():
+    if config[field] and kind not in having:
+      raise DataError(
+        f"config.data.{field}={config[field]!r} has no meaning for "
+        f"config.data.source={config.source!r}. It is a field of "
+        f"{' and '.join(f'{x}:' for x in having)} sources. Leave it empty: "
+        f"--config.data.{field}="
+      )
 
 
 def _check(config: ml_collections.ConfigDict, split: str) -> None:

@@ -88,6 +88,8 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
   """
   inside, outside = (config.data.copy_and_resolve_references() for _ in "io")
   outside.source = source
+  # The names of the run's own splits and feature are not those of another set.
+  outside.update(train_split="", test_split="", feature="")
   splits = "test", _split(outside)
   both = list(zip((inside, outside), splits, strict=True))
   size = min(config.data.image_size, *(data.native_size(*x) for x in both))

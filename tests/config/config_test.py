@@ -48,6 +48,9 @@ ZERO = {
 # Where text may be any; elsewhere it is one of a few words, or no text at all.
 ANY_TEXT = {
   "data.source",
+  "data.train_split",
+  "data.test_split",
+  "data.feature",
   "data.data_dir",
   "generator.source",
   "metrics.inception",
@@ -111,7 +114,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 81
+  assert len(names) == 84
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
@@ -287,10 +290,11 @@ def test_what_may_change_when_a_run_is_resumed():
     for name in fields(config_lib.default())
     if config_lib.may_change(name) and name.partition(".")[0] not in free
   }
-  assert others == {f"train.{name}" for name in config_lib.GROUPS["train"]} - {
+  train = {f"train.{name}" for name in config_lib.GROUPS["train"]} - {
     "train.batch_size",
     "train.average_decay",
   }
+  assert others == {*train, "data.test_split"}
   assert not config_lib.may_change("seed")
   assert not config_lib.may_change("objective")
 

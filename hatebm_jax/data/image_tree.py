@@ -1,0 +1,276 @@
+"""Finds the image files of a folder: its splits, its classes, and runs in it.
+
+A folder may hold splits (`train`, `test`) or classes, one of which may be
+called `train` too. It may also hold workdirs, whose pictures are no training
+data. What is decided is printed on stderr wherever a user could expect
+something else.
+"""
+
+import errno
+import functools
+import itertools
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+
+from hatebm_jax.data.base import SPLITS, DataError, pick_split
+from hatebm_jax.data.decode import Reason
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+_SPLIT_NAMES = tuple(itertools.chain(*SPLITS.values()))
+# Names such as Test, test2017, val_images and test-set.
+_LIKE_TEST = re.compile(rf"({'|'.join(SPLITS['test'])})([\W_\d].*)?", re.I)
+# The config of a run has these groups, and more.
+_RUN_FILE, _RUN_GROUPS = "config.json", {"data", "langevin", "train"}
+_MAX_RUN_FILE = 2**20  # bytes; the config of a run has a few thousand
+_SHOWN = 3  # folders that a message names
+
+_REASONS = {
+  errno.ENOENT: Reason.MISSING,
+  errno.ELOOP: Reason.MISSING,
+  errno.EACCES: Reason.NO_PERMISSION,
+  errno.EPERM: Reason.NO_PERMISSION,
+}
+
+
+def split_folder(root: str, split: str, wanted: str = "") -> str:
+  """Returns the folder that holds the images of a split.
+
+  Args:
+    root: Path of the folder that the user gave.
+    split: 'train' or 'test'.
+    wanted: Path of the split's folder below `root`, if the user gave one. ''
+      looks for a folder with one of the names of a split.
+
+  Raises:
+    DataError: The folder does not exist, is a workdir, or has no such split.
+  """
+  if not os.path.isdir(root):
+    raise DataError(
+      f"config.data.source: expected a folder of images, found no folder "
+      f"{root!r}. Give a folder that exists: --config.data.source=folder:PATH"
+    )
+  if is_run(root):
+    raise DataError(
+      f"config.data.source: expected a folder of images, found the workdir of "
+      f"a run in {root!r}: its own pictures would be among the images. Move "
+      "the images into a folder of their own: --config.data.source=folder:PATH"
+    )
+  if wanted:
+    return _wanted_folder(root, split, wanted)
+  names = _folders(root)
+  train, test = (pick_split(each, names) for each in ("train", "test"))
+  if train and not test and _is_class(root, train, names):
+    train = None
+  elif train:
+    _tell_unused(root, train, names)
+  chosen = train if split == "train" else test
+  if chosen and train:
+    return os.path.join(root, chosen)
+  if split == "train":
+    return root
+  raise _no_test_images(root)
+
+
+def image_paths(root: str) -> list[str]:
+  """Returns the paths of all image files below a folder, ordered by name.
+
+  Args:
+    root: Path of the folder.
+
+  Raises:
+    DataError: There are none, or the file system fails.
+  """
+  runs = []
+  files = list(_walk(root, runs))
+  if runs:
+    say(f"folder:{root!r}: skipping the workdirs of runs: {_some(runs)}")
+  paths = [file for file in files if _is_image(file)]
+  if not paths:
+    found = sorted({os.path.splitext(file)[1] or file for file in files})
+    raise DataError(
+      f"No images in {root!r}: expected files with the extensions "
+      f"{' '.join(EXTENSIONS)}; found {len(files)} other files "
+      f"({' '.join(found[:8]) or 'the folder is empty'}). Give the folder that "
+      "holds the images: --config.data.source=folder:PATH"
+    )
+  return paths
+
+
+def tell_test_images(root: str, paths: list[str]) -> None:
+  """Says on stderr if folders of test images are among the training images.
+
+  Args:
+    root: Path of the folder whose images are all used.
+    paths: Paths of the images.
+  """
+  below = {os.path.relpath(os.path.dirname(path), root) for path in paths}
+  tests = set()
+  for folder in below - {"."}:
+    parts = folder.split(os.sep)
+    found = (i for i, part in enumerate(parts) if _LIKE_TEST.fullmatch(part))
+    if (i := next(found, None)) is not None:
+      tests.add(os.path.join(*parts[: i + 1]))
+  if tests:
+    say(
+      f"folder:{root!r}: the images in {_some(sorted(tests))} are training "
+      "images too, because no folder train lies beside them at the top. If "
+      "they are test images, name the folder of the training images: "
+      "--config.data.train_split=FOLDER"
+    )
+
+
+@functools.cache
+def say(message: str) -> None:
+  """Prints a message on stderr, once in a process."""
+  print(message, file=sys.stderr)
+
+
+def is_run(folder: str) -> bool:
+  """Returns whether a folder is the workdir of a run, or a released one."""
+  path = os.path.join(folder, _RUN_FILE)
+  try:
+    if not 0 < os.path.getsize(path) <= _MAX_RUN_FILE:
+      return False
+    with open(path, "rb") as file:
+      content = json.load(file)
+  except (OSError, RecursionError, ValueError):
+    return False
+  return isinstance(content, dict) and content.keys() >= _RUN_GROUPS
+
+
+def _wanted_folder(root: str, split: str, wanted: str) -> str:
+  """Returns the folder of a split that the user named."""
+  folder = os.path.normpath(os.path.join(root, wanted))
+  if os.path.isdir(folder):
+    return folder
+  raise DataError(
+    f"config.data.{split}_split={wanted!r}: expected a folder below {root!r}, "
+    f"found {_some(_folders(root)) or 'no folders'}. Name one of them: "
+    f"--config.data.{split}_split=FOLDER"
+  )
+
+
+def _folders(root: str) -> list[str]:
+  """Returns the names of the folders in a folder, without hidden ones."""
+  names = next(os.walk(root), ("", [], []))[1]
+  return sorted(name for name in names if name[0] != ".")
+
+
+def _others(root: str, names: list[str]) -> list[str]:
+  """Returns the folders that hold images and have no name of a split."""
+  return [
+    name
+    for name in names
+    if name.lower() not in _SPLIT_NAMES
+    and any(map(_is_image, _walk(os.path.join(root, name))))
+  ]
+
+
+def _is_class(root: str, train: str, names: list[str]) -> bool:
+  """Says whether the folder `train` is a class among other classes.
+
+  It is one if other folders with images lie beside it, and none of them has
+  the name of a test split.
+  """
+  others = _others(root, names)
+  if others:
+    say(
+      f"folder:{root!r}: {train!r} is taken for a class, because "
+      f"{_some(others)} lie beside it and there is no folder test. All images "
+      "are used. If it holds the training images, give "
+      f"--config.data.train_split={shlex.quote(train)}"
+    )
+  return bool(others)
+
+
+def _tell_unused(root: str, train: str, names: list[str]) -> None:
+  """Says on stderr which images lie beside the folders of the splits."""
+  unused = _others(root, names)
+  with os.scandir(root) as entries:
+    loose = any(_is_image(x.name) and x.name[0] != "." for x in entries)
+  if loose:
+    unused.append(".")
+  if unused:
+    say(
+      f"folder:{root!r}: the images in {_some(unused)} are not used, because "
+      f"{train!r} is taken for the folder of the training images. To train on "
+      "all images, give --config.data.train_split=."
+    )
+
+
+def _no_test_images(root: str) -> DataError:
+  train, test = (shlex.quote(os.path.join(root, x)) for x in ("train", "test"))
+  return DataError(
+    f"{root!r} has no test images: expected in it a folder train and one of "
+    f"the folders {', '.join(SPLITS['test'])}. Make the folders and move "
+    f"images into them: mkdir -p {train} {test}. Or name the folder that holds "
+    "the test images: --config.data.test_split=FOLDER"
+  )
+
+
+def _some(names: list[str]) -> str:
+  """Returns the first names of a list for a message, and the number of rest."""
+  shown = ", ".join(map(repr, names[:_SHOWN]))
+  rest = len(names) - _SHOWN
+  return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def _walk(root: str, runs: list[str] | None = None) -> Iterator[str]:
+  """Yields all files below a folder by name, and each real folder once.
+
+  Args:
+    root: Path of the folder.
+    runs: List that gets the workdirs below the folder. They are not entered.
+
+  Raises:
+    DataError: The file system fails.
+  """
+
+  def skip(error):
+    reason = reason_of(error.filename, error)
+    say(f"Skipping the folder {error.filename!r}: {reason}")
+
+  seen = set()
+  for folder, folders, files in os.walk(root, onerror=skip, followlinks=True):
+    real = os.path.realpath(folder)
+    if real in seen:  # The walk would never end if a link leads back up.
+      folders.clear()
+      continue
+    seen.add(real)
+    if _RUN_FILE in files and is_run(folder):
+      folders.clear()
+      if runs is not None:
+        runs.append(folder)
+      continue
+    # File managers and notebooks leave files with names that start with a dot.
+    folders[:] = sorted(name for name in folders if name[0] != ".")
+    for name in sorted(files):
+      if name[0] != ".":
+        yield os.path.join(folder, name)
+
+
+def reason_of(path: str, error: OSError) -> Reason:
+  """Returns why a path cannot be used.
+
+  Args:
+    path: Path of the file or folder.
+    error: Error of the operating system.
+
+  Raises:
+    DataError: The file system fails.
+  """
+  if error.errno in _REASONS:
+    return _REASONS[error.errno]
+  raise DataError(
+    f"Cannot read {path!r}: the file system says {error.strerror!r}. Check the "
+    "disk, or the connection to it, and start the same command again."
+  ) from error
+
+
+def _is_image(path: str) -> bool:
+  return path.lower().endswith(EXTENSIONS)
