@@ -1,5 +1,6 @@
 """Pictures: grids of images."""
 
+import io
 import math
 
 import numpy as np
@@ -39,3 +40,10 @@ def grid(
 def to_pillow(image: np.ndarray) -> Image.Image:
   """Returns uint8 `[height, width, 1 or 3]` as an image of Pillow."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def to_png(image: np.ndarray) -> bytes:
+  """Returns uint8 `[height, width, 1 or 3]` as the content of a PNG file."""
+  buffer = io.BytesIO()
+  to_pillow(image).save(buffer, "PNG")
+  return buffer.getvalue()

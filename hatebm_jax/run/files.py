@@ -8,7 +8,6 @@ files that grow by lines.
 
 import glob
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -161,6 +160,4 @@ def write_png(path: epath.PathLike, image: np.ndarray) -> None:
     path: Path of the file.
     image: Image, uint8 `[height, width, 1 or 3]`.
   """
-  buffer = io.BytesIO()
-  images.to_pillow(image).save(buffer, "PNG")
-  write_atomic(path, buffer.getvalue())
+  write_atomic(path, images.to_png(image))

@@ -1,14 +1,11 @@
 """Logs of a training run: progress lines, metrics.jsonl, TensorBoard."""
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from clu import metric_writers
 from etils import epath
 
 from hatebm_jax import images as images_lib
@@ -66,9 +63,10 @@ class RunLog:
       return
     self._file = workdir / workdir_lib.METRICS
     _drop_later_lines(workdir, first_step)
-    self._tensorboard = metric_writers.AsyncWriter(
-      metric_writers.SummaryWriter(str(workdir))
-    )
+    # Only training writes this file, and only after its first messages.
+    from hatebm_jax.run import event_file
+
+    self._tensorboard = event_file.EventFile(workdir)
 
   def add(
     self, steps: np.ndarray, metrics: dict[str, jax.Array], wait: float
@@ -168,8 +166,7 @@ class RunLog:
     if not self._active:
       return means
     files.append_line(self._file, json.dumps({"step": step, **means}))
-    with _tensorboard_errors():
-      self._tensorboard.write_scalars(*_as_arrays(step, means))
+    self._tensorboard.write_scalars(step, means)
     left = (num_steps - step) / means["steps_per_second"]
     print(
       f"step {step}/{num_steps}  {means['steps_per_second']:.2f} steps/s  "
@@ -187,16 +184,14 @@ class RunLog:
     for name, image in grids.items():
       path = self._workdir / "images" / f"{step:08d}_{name}.png"
       files.write_png(path, image)
-    with _tensorboard_errors():
-      self._tensorboard.write_images(
-        *_as_arrays(step, {name: grid[None] for name, grid in grids.items()})
-      )
+    self._tensorboard.write_images(
+      step, {name: grid[None] for name, grid in grids.items()}
+    )
 
   def close(self) -> None:
     """Writes out what TensorBoard's writer still holds."""
     if self._active:
-      with _tensorboard_errors():
-        self._tensorboard.close()
+      self._tensorboard.close()
 
 
 def _is_unwritten(x: dict[str, Any]) -> bool:
@@ -209,28 +204,6 @@ def _is_unwritten(x: dict[str, Any]) -> bool:
     and isinstance(noted, dict)
     and workdir_lib.is_metrics({"step": 0, **noted})
   )
-
-
-def _as_arrays(
-  step: int, values: dict[str, float | np.ndarray]
-) -> tuple[np.int64, dict[str, np.ndarray]]:
-  """Turns Python's numbers into NumPy's.
-
-  TensorFlow keeps a tensor for each Python number that it ever saw. That would
-  be 8 KiB for each line of the log.
-  """
-  arrays = {name: np.asarray(value) for name, value in values.items()}
-  return np.int64(step), arrays
-
-
-@contextlib.contextmanager
-def _tensorboard_errors() -> Iterator[None]:
-  """Turns what TensorFlow raises, as on a full disk, into an OSError."""
-  try:
-    yield
-  except Exception as error:
-    text = " ".join(str(error).split())
-    raise OSError(f"TensorBoard's file: {text[:300]}") from error
 
 
 def _duration(seconds: float) -> str:

@@ -124,6 +124,6 @@ def test_numbers_once_written_are_not_kept(tmp_path, capsys):
     log.close()
     return psutil.Process().memory_info().rss / 2**20
 
-  # TensorFlow first takes what it needs. Kept, 40,000 numbers are 28 MiB.
+  # The libraries first take what they need. Kept, 40,000 numbers are 28 MiB.
   before = resident_mib_after(range(1, 501))
   assert resident_mib_after(range(501, 2501)) - before < 14
