@@ -149,8 +149,8 @@ _GROUPS = {
     "samples": Field(
       "",
       rules.TEXT,
-      "The images of this .npz file are measured, and none are drawn. Empty "
-      "means none.",
+      "The images of this folder, .npz or .npy file are measured, and none "
+      "are drawn. Empty means none.",
     ),
     "repeats": Field(
       1,

@@ -14,7 +14,12 @@ from hatebm_jax.data.batching import batch_indices, batches, check_batch
 from hatebm_jax.data.decode import resize
 from hatebm_jax.data.digits import digits_labels
 from hatebm_jax.data.folder import check_workdir
-from hatebm_jax.data.sources import labels, native_size, open_source
+from hatebm_jax.data.sources import (
+  labels,
+  native_size,
+  open_native,
+  open_source,
+)
 from hatebm_jax.data.splits import (
   choose_images,
   in_order,
@@ -37,6 +42,7 @@ __all__ = [
   "load_all",
   "load_images",
   "native_size",
+  "open_native",
   "open_source",
   "open_split",
   "resize",

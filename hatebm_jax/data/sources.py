@@ -69,6 +69,32 @@ def open_source(
   return _cache(_open(config, split), config)
 
 
+def open_native(
+  config: ml_collections.ConfigDict, split: str = "train"
+) -> Source:
+  """Opens a source whose images keep the size and the shape that they have.
+
+  No image is decoded before it is read.
+
+  Args:
+    config: `config.data`; its `image_size`, `crop` and `cache_gib` have no
+      effect.
+    split: 'train' or 'test'.
+
+  Returns:
+    The source. Its `read` yields images of different sizes, whole; `images`
+    cannot be used.
+
+  Raises:
+    ConfigError: A field has a value that cannot be used.
+    DataError: The data are missing or cannot be read.
+  """
+  _check(config, split)
+  config = config.copy_and_resolve_references()
+  config.image_size, config.crop = decode.NATIVE, "random"
+  return _open(config, split)
+
+
 def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
   """Returns the size that the images of a source have before a resize.
 
@@ -83,12 +109,9 @@ def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
     ConfigError: A field has a value that cannot be used.
     DataError: The data are missing or cannot be read.
   """
-  _check(config, split)
-  config = config.copy_and_resolve_references()
-  config.image_size, config.crop = decode.NATIVE, "center"
-  source = _open(config, split)
+  source = open_native(config, split)
   images = source.read(range(min(source.num_images, _LOOKED_AT)))
-  return int(np.median([len(image) for image in images]))
+  return int(np.median([min(image.shape[:2]) for image in images]))
 
 
 def labels(config: ml_collections.ConfigDict, split: str) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Measures a trained run, or images from a file.
+"""Measures a trained run, or images of another tool.
 
 `evaluate` computes and returns all figures and pictures. `write` prints a table
 and writes evaluation.json and the pictures into the workdir.

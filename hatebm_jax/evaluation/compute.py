@@ -1,4 +1,4 @@
-"""Measures a trained run, or images from a file, without writing anything."""
+"""Measures a trained run, or given images, without writing anything."""
 
 import time
 from typing import Any, NamedTuple
@@ -8,13 +8,14 @@ import numpy as np
 
 from hatebm_jax import data, errors, sample
 from hatebm_jax.evaluation import (
+  given_images,
   image_quality,
   long_chains,
   out_of_distribution,
   protocol,
 )
+from hatebm_jax.metrics import feature_spaces, inception
 from hatebm_jax.metrics.moments import Moments
-from hatebm_jax.run import npz
 
 # Number of training images among which the nearest to a sample are looked for.
 _MAX_NEIGHBOURS = 50_000
@@ -73,23 +74,51 @@ def evaluate(
 
 
 def evaluate_file(config: ml_collections.ConfigDict) -> Result:
-  """Measures the images in the file `config.metrics.samples`.
+  """Measures the images in `config.metrics.samples`, a file or a folder.
 
   Args:
     config: Config of the command.
 
   Raises:
-    ConfigError: If there is no network to measure these images in, or the file
-      or a field of the config cannot be used.
+    ConfigError: If there is no network to measure these images in, the images
+      do not have the size of the reference images, or the file, the folder or
+      a field of the config cannot be used.
     DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
   space = image_quality.choose_space(config)
-  sets = {"samples": [_read_samples(config)]}
+  given = given_images.read(config)
+  _check_given(config, given.images, space)
   reference = image_quality.load_reference(config, space)
-  record = protocol.of_file(config.metrics.samples)
-  figures = _measure_images(config, sets, reference, record)
+  figures = _measure_images(
+    config,
+    {"samples": [given.images]},
+    reference,
+    protocol.of_given(given.protocol),
+  )
+  height, width = given.images.shape[1:3]
+  size = height if height == width else [height, width]
+  figures["protocol"]["image_size"] = size
   return _finish(start, figures, {}, reference)
+
+
+def _check_given(
+  config: ml_collections.ConfigDict,
+  images: np.ndarray,
+  space: feature_spaces.Space,
+) -> None:
+  """Refuses given images that cannot be compared with the reference."""
+  field = f"config.metrics.samples={config.metrics.samples!r}"
+  _check_count(len(images), field)
+  expected = image_quality.image_shape(config.data)
+  # The file does not say which size its images had. Inception takes any size.
+  is_free = config.metrics.statistics and space.name == inception.NAME
+  if images.shape[1:] != expected and not is_free:
+    raise errors.ConfigError(
+      f"{field}: expected images of the size of the reference images, "
+      f"{expected} (height, width, channels), found {images.shape[1:]}. Resize "
+      "them, or set config.data.image_size to their size."
+    )
 
 
 def _finish(
@@ -165,18 +194,3 @@ def _check_count(num_images: int, field: str) -> None:
       f"{field}: expected 2 or more images, because figures measure how images "
       f"differ; found {num_images}."
     )
-
-
-def _read_samples(config: ml_collections.ConfigDict) -> np.ndarray:
-  """Reads the images in the file `config.metrics.samples`."""
-  file = config.metrics.samples
-  field = f"config.metrics.samples={file!r}"
-  height, width, channels = image_quality.image_shape(config.data)
-  expected = f"an .npz with images, uint8 [n, {height}, {width}, {channels}]"
-  images = npz.read(file, ("images",), field, expected)["images"]
-  if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
-    raise errors.ConfigError(
-      f"{field}: expected {expected}, found {images.dtype} {images.shape}."
-    )
-  _check_count(len(images), field)
-  return images

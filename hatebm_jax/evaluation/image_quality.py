@@ -210,12 +210,15 @@ def measure_sets(
     A dictionary of `protocol`, the protocol of the reference, and `sets`. An
     entry of `sets` holds `num_images` and, for each figure, its mean, standard
     deviation (with n - 1; None for a single repeat) and values over the
-    repeats. The set `held_out` is there if the data have a test split. Frechet
+    repeats. The set `held_out` is there if the data have a test split and the
+    images have the size of `config.data`. Frechet
     distances of few images are biased upwards, so only sets of one size should
     be compared.
   """
   reference = reference or load_reference(config)
-  sets = dict(sets) | _held_out(config)
+  sets = dict(sets)
+  if next(iter(sets.values()))[0].shape[1:] == image_shape(config.data):
+    sets |= _held_out(config)
   measured = {
     name: {
       "num_images": len(repeats[0]),

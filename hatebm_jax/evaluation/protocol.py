@@ -4,11 +4,13 @@ It says how many images were measured, how they were drawn and by which weights,
 what they were compared with, and in the features of which network.
 """
 
-import pathlib
+import hashlib
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
+from etils import epath
 
 import hatebm_jax
 from hatebm_jax import chains, sample
@@ -31,8 +33,12 @@ def of_run(restored: sample.Restored) -> dict[str, Any]:
   }
 
 
-def of_file(path: str) -> dict[str, Any]:
-  """Returns which file images were read from."""
+def of_given(record: dict[str, str]) -> dict[str, Any]:
+  """Returns which file or folder images were read from.
+
+  Args:
+    record: Record of the file or folder.
+  """
   return {
     "checkpoint_step": None,
     "weights": None,
@@ -40,13 +46,24 @@ def of_file(path: str) -> dict[str, Any]:
     "langevin": None,
     "init_scale_z": None,
     "init_scale_y": None,
-    "samples": file_record(path),
+    "samples": record,
   }
 
 
-def file_record(path: str) -> dict[str, str]:
+def file_record(path: epath.PathLike) -> dict[str, str]:
   """Returns the name of a file and its SHA-256."""
-  return {"file": pathlib.Path(path).name, "sha256": files.sha256(path)}
+  return {"file": files.as_path(path).name, "sha256": files.sha256(path)}
+
+
+def images_record(name: str, images: np.ndarray) -> dict[str, str]:
+  """Returns the name of a folder and the SHA-256 of its images.
+
+  Args:
+    name: Name of the folder.
+    images: Decoded images in the order of their names, uint8
+      `[n, height, width, channels]`.
+  """
+  return {"file": name, "sha256": hashlib.sha256(images).hexdigest()}
 
 
 def of_data(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one reader and writer of .npz files.
+"""The one reader and writer of .npz files, and the reader of .npy files.
 
 A file may come from a stranger. Nothing in it is run (no pickles, no objects),
 and memory is claimed for an array only if the file can really hold it:
@@ -154,6 +154,29 @@ def all_arrays(file: epath.PathLike) -> dict[str, np.ndarray]:
     return {name: _read(archive, part) for name, part in parts.items()}
 
 
+def array(file: epath.PathLike) -> np.ndarray:
+  """Reads the array of an .npy, as carefully as those of an .npz.
+
+  Args:
+    file: Path of the file.
+
+  Raises:
+    FileError: If the file cannot be read.
+  """
+  try:
+    with open(file, "rb") as opened:
+      shape, dtype = _header("the file", opened)
+      _check_array(
+        "the file", shape, dtype, opened.tell(), os.path.getsize(file)
+      )
+      opened.seek(0)
+      return np.lib.format.read_array(opened, allow_pickle=False)
+  except FileError:
+    raise
+  except _READ_ERRORS as error:
+    raise _file_error(error) from error
+
+
 def zip_parts(
   archive: zipfile.ZipFile, file: epath.PathLike
 ) -> dict[str, zipfile.ZipInfo]:
@@ -191,8 +214,12 @@ def _opened(
   except FileError:
     raise
   except _READ_ERRORS as error:
-    found = " ".join(str(error).split()) or type(error).__name__
-    raise FileError(found) from error
+    raise _file_error(error) from error
+
+
+def _file_error(error: Exception) -> FileError:
+  """Returns the message of another error as one line."""
+  return FileError(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _check(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Header:
@@ -208,11 +235,18 @@ def _check(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Header:
   with archive.open(part) as file:
     shape, dtype = _header(name, file)
     start = file.tell()
+  return _check_array(name, shape, dtype, start, part.file_size)
+
+
+def _check_array(
+  name: str, shape: tuple[int, ...], dtype: np.dtype, start: int, size: int
+) -> Header:
+  """Checks that `size` bytes hold a header of `start` bytes and its array."""
   if dtype.kind not in _KINDS or not dtype.itemsize:
     raise FileError(f"{name} of the type {dtype}, not numbers or text")
-  size = start + math.prod(shape) * dtype.itemsize
-  if min(shape, default=0) < 0 or size != part.file_size:
-    raise FileError(f"{name} of {part.file_size} bytes for the shape {shape}")
+  expected = start + math.prod(shape) * dtype.itemsize
+  if min(shape, default=0) < 0 or expected != size:
+    raise FileError(f"{name} of {size} bytes for the shape {shape}")
   return Header(shape, dtype)
 
 

@@ -139,7 +139,10 @@ def test_given_samples_are_measured_without_a_run(tmp_path):
   [
     ({"images": np.zeros((3, 16, 16, 3), np.uint8)}, r"\(3, 16, 16, 3\)"),
     ({"images": np.zeros((3, 16, 16, 1))}, "float64"),
-    ({"images": np.zeros((1, 16, 16, 1), np.uint8)}, "2 or more.*found 1"),
+    (
+      {"images": np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)},
+      "2 or more.*found 1",
+    ),
     ({"x": np.zeros(1)}, "images"),
   ],
 )
