@@ -47,7 +47,7 @@ class EventFile:
     """
     names = f"{socket.gethostname()}.{os.getpid()}.{next(_serial_number)}"
     self._path = logdir / f"events.out.tfevents.{int(time.time()):010d}.{names}"
-    self._records = record_writer.RecordWriter(self._path.open("xb"))
+    self._records = record_writer.RecordWriter(self._path.open("wb"))
     self._thread = concurrent.futures.ThreadPoolExecutor(1, "event_file")
     self._pending = collections.deque()
     self._write(event_pb2.Event(file_version="brain.Event:2"))

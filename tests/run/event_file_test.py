@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from hatebm_jax.run import event_file
+from hatebm_jax.run import event_file, files
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (2, 5, 7, 1), np.uint8)
@@ -20,7 +20,7 @@ COLOUR = RNG.integers(0, 256, (1, 9, 4, 3), np.uint8)
 
 
 def write(folder):
-  file = event_file.EventFile(folder)
+  file = event_file.EventFile(files.as_path(folder))
   file.write_scalars(1, {"gap": 0.5, "loss": np.float32(2.0)})
   file.write_images(10, {"gray": GRAY, "colour": COLOUR})
   file.write_scalars(2**40, {"gap": -1})
@@ -104,7 +104,7 @@ def test_two_files_of_one_process_have_two_names(tmp_path):
 
 
 def test_everything_is_there_while_the_file_is_open(tmp_path):
-  file = event_file.EventFile(tmp_path)
+  file = event_file.EventFile(files.as_path(tmp_path))
   file.write_scalars(3, {"gap": 0.5})
   file.flush()
   assert read(tmp_path)[0] == {"gap": [(3, 0.5)]}
@@ -114,7 +114,7 @@ def test_everything_is_there_while_the_file_is_open(tmp_path):
 def test_an_error_of_the_disk_is_raised(tmp_path):
   code = f"""
 import pathlib, resource
-from hatebm_jax.run import event_file
+from hatebm_jax.run import event_file, files
 file = event_file.EventFile(pathlib.Path({str(tmp_path)!r}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 try:
@@ -138,7 +138,7 @@ def test_tensorflow_is_not_imported(tmp_path, kind):
 {child.HIDE_TENSORFLOW if kind == "missing" else ""}
 import pathlib, sys
 import numpy as np
-from hatebm_jax.run import event_file
+from hatebm_jax.run import event_file, files
 file = event_file.EventFile(pathlib.Path({str(tmp_path)!r}))
 file.write_scalars(1, {{"gap": 0.5}})
 file.write_images(1, {{"grid": np.zeros((1, 4, 4, 3), np.uint8)}})
