@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from clu import parameter_overview, periodic_actions
+from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
@@ -34,12 +34,12 @@ from hatebm_jax.run import (
   files,
   lock,
   logs,
+  profile,
   signals,
   workdir,
 )
 
 _NUM_SHOWN = 64  # images in a grid
-_PROFILED_STEPS = 3
 # The file that lists the images of the step at which a metric was not finite.
 NON_FINITE = "nonfinite.json"
 _ADVICE = (
@@ -106,6 +106,7 @@ def train(
   data.check_batch(config.train.batch_size, mesh.size)
   data.check_workdir(config.data.source, path)
   feed.check_dispatch(config.train)
+  profile.check(config.train)
   objective = objectives.make(config, mesh, generator, hat)
   with _hold(path):
     # A wrong source must neither claim the workdir nor wait for data.
@@ -254,21 +255,16 @@ def _loop(
   """Takes the steps that are left; returns the signal that stopped them."""
   options = run.config.train
   step_fn = compile_lib.compile_steps(run.objective, state)
-  profile = periodic_actions.Profile(
-    logdir=str(run.path),
-    num_profile_steps=_PROFILED_STEPS,
-    profile_duration_ms=None,
-    first_profile=options.profile_at,
-    every_secs=None,
-  )
+  profiled = profile.Profile(run.path, options, first_step)
   saved_at = time.monotonic()
-  with signals.catch() as received:
+  with signals.catch() as received, contextlib.closing(profiled):
     for steps, images, wait in feed.dispatches(
       options, first_step, batches, run.mesh
     ):
       step = int(steps[-1])
-      profile(step)
+      profiled.before(steps)
       state, metrics, shown = step_fn(state, images, run.rng, steps)
+      profiled.after(steps, state)
       run.log.add(steps, metrics, wait)
       _report(run, step, state, shown)
       stop, overdue = sharding.any_process(

@@ -115,8 +115,15 @@ def test_checkpoints_are_also_due_by_time(tmp_path):
 
 
 def test_a_profile_is_written_when_asked_for(tmp_path):
-  train.train(tiny.config(train__profile_at=1), tmp_path)
+  # The run ends within the profile.
+  train.train(tiny.config(train__profile_at=3), tmp_path)
   assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_a_profile_beyond_the_last_step_is_refused(tmp_path):
+  with pytest.raises(errors.ConfigError, match=r"profile_at=5: expected"):
+    train.train(tiny.config(train__profile_at=5), tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_another_config_does_not_touch_the_run(uninterrupted):

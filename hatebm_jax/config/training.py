@@ -112,7 +112,9 @@ GROUPS = {
     "profile_at": Field(
       0,
       rules.STEPS_OR_NEVER,
-      "This training step is profiled for TensorBoard. 0 means none.",
+      "Three training steps from this one on are profiled for TensorBoard. 0 "
+      "means none. A resumed run that is past them profiles its next steps if "
+      "there is no profile yet.",
       _FREE,
     ),
     "steps_per_dispatch": Field(

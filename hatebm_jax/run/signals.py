@@ -10,9 +10,15 @@ from collections.abc import Iterator
 def catch() -> Iterator[list[signal.Signals]]:
   """Yields a list that SIGTERM and SIGINT fill; a second signal interrupts.
 
+  Python delivers signals to its main thread. In another thread, as in an agent
+  of a sweep, the list stays empty, and signals do what they did before.
+
   Raises:
     KeyboardInterrupt: At the second signal.
   """
+  if not _in_main_thread():
+    yield []
+    return
   received: list[signal.Signals] = []
 
   def handler(number, _):
@@ -40,8 +46,8 @@ def hold_back() -> Iterator[None]:
   Raises:
     KeyboardInterrupt: At the end of the block, if the signal has come.
   """
-  if threading.current_thread() is not threading.main_thread():
-    yield  # Only the main thread receives signals and may handle them.
+  if not _in_main_thread():
+    yield
     return
   received = []
 
@@ -57,3 +63,8 @@ def hold_back() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
   if received:
     raise KeyboardInterrupt
+
+
+def _in_main_thread() -> bool:
+  """Returns whether this thread receives signals and may handle them."""
+  return threading.current_thread() is threading.main_thread()

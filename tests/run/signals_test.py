@@ -1,5 +1,6 @@
 """Ctrl-C is never lost, whenever it comes."""
 
+import concurrent.futures
 import os
 import signal
 import threading
@@ -20,7 +21,9 @@ def interrupt_after(seconds):
 
 def test_ctrl_c_while_a_checkpoint_is_restored_is_never_lost(tmp_path):
   config = tiny.config()
-  train.train(config, tmp_path)
+  # A run may be trained in any thread of a program.
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    assert pool.submit(train.train, config, tmp_path).result() is None
   sample.restore(config, tmp_path)
   start = time.monotonic()
   sample.restore(config, tmp_path)
@@ -49,10 +52,11 @@ def test_it_acts_at_the_end_and_a_second_one_at_once():
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_thread_may_use_it():
+def test_a_thread_may_use_them():
   def run():
-    with signals.hold_back():
+    with signals.hold_back(), signals.catch() as received:
       found.append(1)
+      found.extend(received)
 
   found = []
   thread = threading.Thread(target=run)
