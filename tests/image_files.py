@@ -141,6 +141,45 @@ def palette(alpha):
   return encode(image, **options), colors
 
 
+def blank_alpha(kind):
+  """Returns an image whose pixels are all transparent."""
+  if kind == "PNG gray":
+    return png(8, 8, 8, 0, [bytes(9)] * 8, chunk(b"tRNS", b"\0\0"))
+  if kind == "PNG colour":
+    return png(8, 8, 8, 2, [bytes(25)] * 8, chunk(b"tRNS", bytes(6)))
+  if kind in ("GIF", "PNG palette"):
+    image = Image.fromarray(noise()).quantize(64)
+    clear = 3 if kind == "GIF" else bytes(256)
+    if kind == "GIF":
+      image.paste(3, (0, 0, 8, 8))
+    return encode(image, kind.split()[0], transparency=clear)
+  pixels = np.dstack([noise(), np.zeros((8, 8), np.uint8)])
+  return encode(pixels, kind, **({"exact": True} if kind == "WEBP" else {}))
+
+
+def blank_alpha_bmp(masks, header=108):
+  """Returns a 32-bit BMP with an unused fourth channel, and its pixels.
+
+  Args:
+    masks: Masks of red, green, blue and alpha.
+    header: Length of the header in bytes, which tells its version.
+  """
+  shifts = [mask.bit_length() - 8 for mask in masks[:3]]
+  pixels = sum(
+    noise()[::-1, :, i].astype(np.uint32) << shift
+    for i, shift in enumerate(shifts)
+  )
+  body = pixels.astype("<u4").tobytes()
+  head = struct.pack(
+    "<IiiHHIIiiII", header, 8, 8, 1, 32, 3, len(body), 2835, 2835, 0, 0
+  )
+  head += struct.pack("<4I", *masks) + b"BGRs"
+  head += bytes(header - len(head))
+  start = 14 + header
+  file = struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start)
+  return file + head + body, noise()
+
+
 def bits():
   """Returns a 1-bit PNG with one black pixel, and its pixels."""
   image = Image.new("1", (8, 8), 1)
@@ -170,6 +209,27 @@ def used_kinds():
     "16-bit gray, a clear value": ("a.png", *deep_gray_with_a_clear_value(), 0),
     "palette": ("a.png", *palette(False), 0),
     "palette with alpha": ("a.png", *palette(True), 0),
+    "BMP, blank alpha": (
+      "a.bmp",
+      *blank_alpha_bmp((0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+      0,
+    ),
+    "BMP version 5, blank alpha": (
+      "a.bmp",
+      *blank_alpha_bmp((0xFF, 0xFF00, 0xFF0000, 0xFF000000), 124),
+      0,
+    ),
+    "BMP, blank alpha first": (
+      "a.bmp",
+      *blank_alpha_bmp((0xFF000000, 0xFF0000, 0xFF00, 0xFF)),
+      0,
+    ),
+    "a bomb of text": (
+      "a.png",
+      png(8, 8, 8, 2, rows(noise().reshape(8, 24)), text_bomb()),
+      noise(),
+      0,
+    ),
     "1-bit": ("a.png", *bits(), 0),
     "animated PNG": ("a.png", frames("PNG"), noise(), 0),
     "animated WebP": ("a.webp", frames("WEBP", lossless=True), noise(), 0),

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import enum
 import functools
 import io
@@ -11,9 +12,10 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hatebm_jax import images as pictures
+from hatebm_jax.data import metadata
 
 # This value of `image_size` leaves images as large as they are.
 NATIVE = 0
@@ -23,9 +25,23 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 _MAX_PIXELS = 89_478_485  # Pillow starts to warn at this number.
 _MAX_ASPECT = 100
 _DECODED_AHEAD = 128
+_PEAK_SIDE = 64  # pixels; enough to see whether an image is black
 
-# `decode` raises an error where Pillow only warns.
+# How Pillow turns an image upright, by the EXIF value of its orientation.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+# `decode` raises an error where Pillow warns of too many pixels. Warnings about
+# metadata do not concern the pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Reason(enum.StrEnum):
@@ -38,6 +54,7 @@ class Reason(enum.StrEnum):
   EMPTY = "empty"
   NO_IMAGE = "not an image"
   DAMAGED = "truncated or damaged"
+  CLEAR = "transparent everywhere"
   LARGE = "over 89 million pixels"
   NARROW = "sides over 100:1"
 
@@ -55,15 +72,20 @@ class BadImageError(ValueError):
 
 
 def decode(
-  encoded: bytes, config: ml_collections.ConfigDict, upright: bool = False
+  encoded: bytes,
+  config: ml_collections.ConfigDict,
+  white: int | None = None,
+  from_user: bool = False,
 ) -> np.ndarray:
   """Decodes an image. Of an animation, it decodes the first frame.
 
   Args:
     encoded: Content of a JPEG, PNG, WebP, BMP or GIF file.
     config: `config.data`; the fields image_size, channels and crop are used.
-    upright: Whether to turn the image as the camera's note of its orientation
-      says.
+    white: Pixel value that stands for white, see `fit`.
+    from_user: Whether the image is a user's own file. It is turned as the
+      camera's note of its orientation says, and refused if all of it is
+      transparent.
 
   Returns:
     uint8 `[height, width, channels]`. The short side has `image_size` pixels;
@@ -72,14 +94,72 @@ def decode(
   Raises:
     BadImageError: The image cannot be used.
   """
+
+  def convert(image):
+    if from_user:
+      image = _upright(image)
+      if _is_clear(image):
+        raise BadImageError(Reason.CLEAR)
+    shape = config.image_size, config.channels, config.crop
+    return fit(image, *shape, white)
+
+  return _use(encoded, convert)
+
+
+def peak(encoded: bytes) -> tuple[int, int]:
+  """Returns the largest value of an image's pixels, and the largest possible.
+
+  Args:
+    encoded: Content of a JPEG, PNG, WebP, BMP or GIF file.
+
+  Returns:
+    The largest value over pixels and colours, without transparency, and 255 or
+    65535.
+
+  Raises:
+    BadImageError: The image cannot be used.
+  """
+
+  def largest(image):
+    image.draft("RGB", (_PEAK_SIDE, _PEAK_SIDE))  # This makes JPEGs fast.
+    if _is_deep(image):
+      return int(np.asarray(image).max()), 65_535
+    return int(np.asarray(image.convert("RGB")).max()), 255
+
+  return _use(encoded, largest)
+
+
+def _use(encoded: bytes, use: Callable[[Image.Image], Any]) -> Any:
+  """Opens an image, and opens it without its metadata if they are in the way.
+
+  Args:
+    encoded: Content of an image file.
+    use: Function of the open image.
+
+  Returns:
+    Result of `use`.
+
+  Raises:
+    BadImageError: The image cannot be used.
+  """
   if not encoded:
     raise BadImageError(Reason.EMPTY)
   try:
+    return _open(encoded, use)
+  except BadImageError as error:
+    if error.reason in (Reason.DAMAGED, Reason.NO_IMAGE):
+      for pixels in metadata.without(encoded):
+        with contextlib.suppress(BadImageError):
+          return _open(pixels, use)
+    raise
+
+
+def _open(encoded: bytes, use: Callable[[Image.Image], Any]) -> Any:
+  """Opens an image with Pillow and calls a function of it."""
+  try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       _check_size(*image.size)
-      if upright:
-        image = ImageOps.exif_transpose(image)
-      return fit(image, config.image_size, config.channels, config.crop)
+      return use(_without_blank_alpha(image))
   except (BadImageError, MemoryError):  # The image did not cause MemoryError.
     raise
   except UnidentifiedImageError as error:
@@ -88,6 +168,39 @@ def decode(
     raise BadImageError(Reason.LARGE) from error
   except Exception as error:  # Pillow raises OSError, SyntaxError and others.
     raise BadImageError(Reason.DAMAGED) from error
+
+
+def _without_blank_alpha(image: Image.Image) -> Image.Image:
+  """Drops the fourth channel of a BMP if it is zero everywhere.
+
+  Many programs leave it unused. Browsers and Windows show such images opaque.
+  """
+  if image.format == "BMP" and image.mode == "RGBA" and _is_clear(image):
+    return image.convert("RGB")
+  return image
+
+
+def _is_clear(image: Image.Image) -> bool:
+  """Says whether all of an image is transparent."""
+  if not image.has_transparency_data or _is_deep(image):
+    return False
+  return image.convert("RGBA").getextrema()[3][1] == 0
+
+
+def _is_deep(image: Image.Image) -> bool:
+  """Says whether an image is gray with more than 8 bits."""
+  return image.mode.startswith("I")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  """Turns an image as the camera's note of its orientation says."""
+  image.load()  # Damage to the pixels is an error, unlike damage to the note.
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # Pillow raises struct.error, SyntaxError and many others.
+    return image
+  turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+  return image if turn is None else image.transpose(turn)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -99,7 +212,11 @@ def _check_size(width: int, height: int) -> None:
 
 
 def fit(
-  image: Image.Image, image_size: int, channels: int, crop: str
+  image: Image.Image,
+  image_size: int,
+  channels: int,
+  crop: str,
+  white: int | None = None,
 ) -> np.ndarray:
   """Converts and resizes an image, bilinearly and with antialias.
 
@@ -110,11 +227,13 @@ def fit(
     channels: 1 (gray) or 3 (colour).
     crop: 'center' cuts the centre square first. 'random' keeps the long side,
       so that a square can be cut from it later.
+    white: Pixel value that stands for white. None means the largest value that
+      the image's type can have, 255 or 65535.
 
   Returns:
     uint8 `[height, width, channels]`.
   """
-  image = _convert(image, channels)
+  image = _convert(image, channels, white)
   width, height = image.size
   side = min(width, height)
   size = side if image_size == NATIVE else image_size
@@ -129,18 +248,25 @@ def fit(
   return values.reshape(*values.shape[:2], channels)
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def _convert(
+  image: Image.Image, channels: int, white: int | None
+) -> Image.Image:
   """Converts to gray or colour; transparent pixels become white."""
-  if image.mode.startswith("I"):  # Pillow would clip 16-bit gray to 255.
+  if _is_deep(image):  # Pillow would clip 16-bit gray to 255.
     deep, clear = np.asarray(image), image.info.get("transparency")
-    image = Image.fromarray((deep // 257).astype(np.uint8))
+    levels = deep.astype(np.int64) * 255 // (white or 65_535)
+    image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
     if clear is not None:
       image.putalpha(Image.fromarray(deep != clear).convert("L"))
+    white = None
   if image.has_transparency_data:
     image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image)
-  return image.convert("L" if channels == 1 else "RGB")
+    background = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(background, image)
+  image = image.convert("L" if channels == 1 else "RGB")
+  if white:
+    image = image.point(lambda value: min(255, value * 255 // white))
+  return image
 
 
 def resize(images: np.ndarray, image_size: int) -> np.ndarray:

@@ -1,16 +1,19 @@
 """The source `folder:PATH`: a tree of image files."""
 
 import collections
+import contextlib
 import functools
 import itertools
 import os
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 
 import ml_collections
+import numpy as np
 
-from hatebm_jax.data import decode, image_tree
+from hatebm_jax.data import decode, image_tree, levels
 from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.decode import BadImageError, Reason
 
@@ -53,12 +56,13 @@ def open_folder(
   # A name may contain bytes that are not text and cannot be printed.
   name = f"folder:{root if root.isprintable() else repr(root)}"
   skipped = _Skipped(name, len(paths))
+  white = levels.white(name, _some_files(paths))
 
   def decode_usable(index):
     for i in itertools.chain(range(index, len(paths)), range(index)):
       if i not in skipped:
         try:
-          return decode.decode(_read_file(paths[i]), config, upright=True)
+          return decode.decode(_read_file(paths[i]), config, white, True)
         except BadImageError as error:
           skipped.add(i, paths[i], error.reason)
     raise skipped.too_many()
@@ -67,6 +71,14 @@ def open_folder(
   return Source(
     name, len(paths), config.image_size, read, skipped=skipped.summary
   )
+
+
+def _some_files(paths: list[str]) -> Iterator[bytes]:
+  """Yields the content of a few files, evenly spaced, that can be read."""
+  count = min(len(paths), levels.LOOKED_AT)
+  for i in np.linspace(0, len(paths) - 1, count).astype(int):
+    with contextlib.suppress(BadImageError, DataError):
+      yield _read_file(paths[i])
 
 
 def check_workdir(source: str, workdir: str) -> None:

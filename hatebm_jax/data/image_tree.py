@@ -7,17 +7,16 @@ something else.
 """
 
 import errno
-import functools
 import itertools
 import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 
 from hatebm_jax.data.base import SPLITS, DataError, pick_split
 from hatebm_jax.data.decode import Reason
+from hatebm_jax.data.notice import say
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
@@ -122,12 +121,6 @@ def tell_test_images(root: str, paths: list[str]) -> None:
       "they are test images, name the folder of the training images: "
       "--config.data.train_split=FOLDER"
     )
-
-
-@functools.cache
-def say(message: str) -> None:
-  """Prints a message on stderr, once in a process."""
-  print(message, file=sys.stderr)
 
 
 def is_run(folder: str) -> bool:

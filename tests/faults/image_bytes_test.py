@@ -70,7 +70,7 @@ def change(encoded, changes):
 def decode(encoded, **overrides):
   config = tiny.data_config("folder:", **overrides)
   try:
-    return decode_lib.decode(encoded, config, upright=True)
+    return decode_lib.decode(encoded, config, from_user=True)
   except BadImageError as error:
     return error.reason
 
