@@ -13,14 +13,9 @@ from hatebm_jax.run import checkpoint
 
 
 def config(**overrides):
-  # At T = 1 the chain does not amplify rounding errors. The generator's first
-  # loss consists of rounding errors, which Adam turns into a step of full
-  # length. A low learning rate keeps this step short.
+  # At T = 1 the chain does not amplify rounding errors.
   return tiny.config(
-    langevin__temperature=1.0,
-    langevin__step_size_y=0.1,
-    generator__learning_rate=1e-5,
-    **overrides,
+    langevin__temperature=1.0, langevin__step_size_y=0.1, **overrides
   )
 
 
@@ -41,6 +36,8 @@ def run(settings, num_devices, num_steps, path=None, save=None):
   objective = objectives.make(settings, mesh)
   with checkpoint.Checkpoints(path) as saved:
     state, first = train.restore_or_init(settings, objective, mesh, saved)
+    if first == 0:
+      state = tiny.with_moved_bank(state)
     source = data.open_source(settings.data)
     batches = data.batches(
       source, settings.train.batch_size, settings.seed, first

@@ -27,7 +27,7 @@ def run(config, num_devices, num_steps, images):
     compile_lib.abstract_state(config, objective, mesh),
   )
   init = jax.jit(objective.init, out_shardings=shardings)
-  state = first = init(jax.random.key(0))
+  state = first = tiny.with_moved_bank(init(jax.random.key(0)))
   chex.clear_trace_counter()
   step = jax.jit(
     chex.assert_max_traces(objective.step, n=1),
