@@ -9,16 +9,20 @@ them.
 
 import difflib
 import glob
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from hatebm_jax.data import decode, tfds_files, tfds_stream
+from hatebm_jax.data import decode, levels, tfds_files, tfds_stream
 from hatebm_jax.data.base import SPLITS, DataError, Source, pick_split
 
 _RANDOM_ACCESS = "array_record"
+_FEATURE = "image"
+# Pillow would read the bytes of a float32 image as four channels.
+_DTYPES = (np.uint8, np.uint16)
 
 
 def open_tfds(
@@ -38,39 +42,56 @@ def open_tfds(
     DataError: The data set or its split does not exist, is not prepared, or
       has no images. Or TensorFlow is needed and cannot be imported.
   """
-  builder = _builder(name, config.data_dir)
-  tfds_split = _pick_split(name, builder, split)
+  builder = _builder(name, config)
+  feature = config.feature or _FEATURE
+  tfds_split = _pick_split(name, builder, split, config[f"{split}_split"])
   tfds_files.check_shards(name, builder, tfds_split)
   trouble = (
     f"Cannot read an image of tfds:{name}, split {tfds_split}. Delete "
     f"{builder.data_path} and prepare the data set again"
   )
 
+  at, shuffled = _readers(name, builder, tfds_split, feature, trouble)
+  title = f"tfds:{name} {tfds_split}"
+  num_images = builder.info.splits[tfds_split].num_examples
+  white = levels.white(title, at(range(min(num_images, levels.LOOKED_AT))))
+
   def decode_all(encoded):
     return decode.map_decode(
-      lambda item: _decode(item, config, trouble), encoded
+      lambda item: _decode(item, config, white, trouble), encoded
     )
 
-  source = Source(
-    f"tfds:{name} {tfds_split}",
-    builder.info.splits[tfds_split].num_examples,
+  return Source(
+    title,
+    num_images,
     config.image_size,
     read=lambda indices: decode_all(at(indices)),
+    stream=shuffled and (lambda *place: decode_all(shuffled(*place))),
   )
+
+
+def _readers(
+  name: str, builder: Any, split: str, feature: str, trouble: str
+) -> tuple[Callable[..., Iterator[bytes]], Callable | None]:
+  """Returns the two ways in which encoded images are read.
+
+  Returns:
+    A function of increasing indices, and a function of what `Source.stream`
+    takes. The second one is None if the files have random access.
+  """
   if _file_format(builder) == _RANDOM_ACCESS:
-    at = _random_access(builder, tfds_split, trouble)
-    return source
+    return _random_access(builder, split, feature, trouble), None
   tfds_stream.check_tensorflow(name, _file_format(builder))
 
   def at(indices):
-    found = tfds_stream.pick(builder, tfds_split, indices)
+    found = tfds_stream.pick(builder, split, feature, indices)
     return tfds_stream.readable(found, trouble)
 
-  def stream(*place):
-    found = tfds_stream.shuffled(builder, tfds_split, *place)
-    return decode_all(tfds_stream.readable(found, trouble))
+  def shuffled(*place):
+    found = tfds_stream.shuffled(builder, split, feature, *place)
+    return tfds_stream.readable(found, trouble)
 
-  return source._replace(stream=stream)
+  return at, shuffled
 
 
 def _file_format(builder: Any) -> str:
@@ -80,7 +101,7 @@ def _file_format(builder: Any) -> str:
 
 
 def _random_access(
-  builder: Any, split: str, trouble: str
+  builder: Any, split: str, feature: str, trouble: str
 ) -> Callable[[Iterable[int]], Iterator[bytes]]:
   """Returns a function of indices that yields encoded images."""
   from tensorflow_datasets.proto import tf_example_pb2
@@ -99,7 +120,7 @@ def _random_access(
     try:
       for i in indices:
         example = tf_example_pb2.Example.FromString(records[int(i)])
-        (encoded,) = example.features.feature["image"].bytes_list.value
+        (encoded,) = example.features.feature[feature].bytes_list.value
         yield encoded
     # array_record raises RuntimeError where a file is damaged, protobuf has
     # errors of its own, and a feature may have no value.
@@ -109,23 +130,37 @@ def _random_access(
   return at
 
 
-def _pick_split(name: str, builder: Any, split: str) -> str:
-  """Returns the name that a data set has for a split."""
-  tfds_split = pick_split(split, builder.info.splits)
+def _pick_split(name: str, builder: Any, split: str, wanted: str) -> str:
+  """Returns the name that a data set has for a split, or a part of a split."""
+  available = list(builder.info.splits)
+  tfds_split = wanted or pick_split(split, available)
   if tfds_split is None:
     raise DataError(
       f"tfds:{name} has no {split} images: expected one of the splits "
-      f"{list(SPLITS[split])}, found {list(builder.info.splits)}. Give another "
-      "data set: --config.data.source=tfds:NAME"
+      f"{list(SPLITS[split])}, found {available}. Name one of them: "
+      f"--config.data.{split}_split=SPLIT. Or give another data set: "
+      "--config.data.source=tfds:NAME"
     )
+  try:
+    builder.info.splits[tfds_split]
+  except Exception as error:  # tfds raises ValueError, KeyError and others.
+    found = " ".join(f"{error}".split())[:300]
+    raise DataError(
+      f"config.data.{split}_split={wanted!r}: expected a split of tfds:{name}, "
+      f"or a part of one such as 'train[:90%]'; found the splits {available} "
+      f"({found}). Name another: --config.data.{split}_split=SPLIT"
+    ) from error
   return tfds_split
 
 
 def _decode(
-  encoded: bytes, config: ml_collections.ConfigDict, trouble: str
+  encoded: bytes,
+  config: ml_collections.ConfigDict,
+  white: int | None,
+  trouble: str,
 ) -> np.ndarray:
   try:
-    return decode.decode(encoded, config)
+    return decode.decode(encoded, config, white)
   except decode.BadImageError as error:  # A prepared data set should be whole.
     raise DataError(f"{trouble} ({error.reason}).") from error
 
@@ -148,8 +183,9 @@ def _tfds() -> Any:
   return tfds
 
 
-def _builder(name: str, data_dir: str) -> Any:
+def _builder(name: str, config: ml_collections.ConfigDict) -> Any:
   """Returns the builder of a prepared data set of images."""
+  data_dir = config.data_dir and os.path.expanduser(config.data_dir)
   tfds_files.check_name(name)
   tfds = _tfds()
   directory = data_dir or tfds.core.constants.DATA_DIR
@@ -171,7 +207,8 @@ def _builder(name: str, data_dir: str) -> Any:
       f"config.data.source: tfds:{name} cannot be opened: {found}. Check the "
       "name, or prepare the data set again."
     ) from error
-  _check_images(name, data_dir, builder)
+  _check_prepared(name, data_dir, builder)
+  _check_feature(name, config.feature, builder)
   return builder
 
 
@@ -189,27 +226,43 @@ def _unknown(name: str, directory: str) -> str:
   )
 
 
-def _check_images(name: str, data_dir: str, builder: Any) -> None:
-  """Checks that a data set is prepared and has images."""
-  tfds = _tfds()
-  if not builder.is_prepared():
-    path = f"{builder.data_path}"
-    if glob.escape(path) != path:
-      raise DataError(
-        f"tfds:{name} cannot be opened in {path}: tensorflow_datasets takes "
-        "the characters * ? [ in a path for a pattern. Rename the folder, or "
-        "give a link to it: --config.data.data_dir=DIR"
-      )
-    raise DataError(_how_to_prepare(builder, name, data_dir))
-  features = builder.info.features
-  is_dict = isinstance(features, tfds.features.FeaturesDict)
-  image = dict(features.items()).get("image") if is_dict else None
-  if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+def _check_prepared(name: str, data_dir: str, builder: Any) -> None:
+  """Checks that the files of a data set exist."""
+  if builder.is_prepared():
+    return
+  path = f"{builder.data_path}"
+  if glob.escape(path) != path:
     raise DataError(
-      "config.data.source: expected a data set with a uint8 image as its "
-      f"feature 'image', found tfds:{name} with {builder.info.features}. Give "
-      "another data set: --config.data.source=tfds:NAME"
+      f"tfds:{name} cannot be opened in {path}: tensorflow_datasets takes "
+      "the characters * ? [ in a path for a pattern. Rename the folder, or "
+      "give a link to it: --config.data.data_dir=DIR"
     )
+  raise DataError(_how_to_prepare(builder, name, data_dir))
+
+
+def _check_feature(name: str, wanted: str, builder: Any) -> None:
+  """Checks that a data set has images of a type that can be read."""
+  tfds = _tfds()
+  feature, found = wanted or _FEATURE, builder.info.features
+  is_dict = isinstance(found, tfds.features.FeaturesDict)
+  features = dict(found.items()) if is_dict else {}
+  usable = sorted(
+    key
+    for key, value in features.items()
+    if isinstance(value, tfds.features.Image) and value.np_dtype in _DTYPES
+  )
+  if feature in usable:
+    return
+  known = f"{features[feature]}" if feature in features else f"{found}"
+  advice = (
+    f"Name a feature that is one, from {usable}: --config.data.feature=NAME"
+    if usable
+    else "Give another data set: --config.data.source=tfds:NAME"
+  )
+  raise DataError(
+    "config.data.source: expected a data set with a uint8 or uint16 image as "
+    f"its feature {feature!r}, found tfds:{name} with {known}. {advice}"
+  )
 
 
 def _how_to_prepare(builder: Any, name: str, data_dir: str) -> str:

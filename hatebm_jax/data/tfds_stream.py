@@ -63,18 +63,22 @@ def readable(encoded: Iterator[bytes], trouble: str) -> Iterator[bytes]:
     raise DataError(f"{trouble} ({type(error).__name__}).") from error
 
 
-def pick(builder: Any, split: str, indices: Iterable[int]) -> Iterator[bytes]:
+def pick(
+  builder: Any, split: str, feature: str, indices: Iterable[int]
+) -> Iterator[bytes]:
   """Reads through a split in order and yields the images at the indices.
 
   Args:
     builder: Builder of the data set.
-    split: Name of one of its splits.
+    split: Name of a split, or of a part of one.
+    feature: Name of the feature that is the image.
     indices: Increasing indices of images.
 
   Yields:
     Encoded images.
   """
-  images = enumerate(_encoded(builder, split, None).as_numpy_iterator())
+  images = _encoded(builder, split, feature, None).as_numpy_iterator()
+  images = enumerate(images)
   for wanted in indices:
     found = next((image for i, image in images if i == wanted), None)
     if found is None:
@@ -85,6 +89,7 @@ def pick(builder: Any, split: str, indices: Iterable[int]) -> Iterator[bytes]:
 def shuffled(
   builder: Any,
   split: str,
+  feature: str,
   seed: int,
   start: int,
   process_index: int,
@@ -94,7 +99,8 @@ def shuffled(
 
   Args:
     builder: Builder of the data set.
-    split: Name of one of its splits.
+    split: Name of a split, or of a part of one.
+    feature: Name of the feature that is the image.
     seed: Seed of the order.
     start: Number of images of this host that are skipped at first.
     process_index: Index of this host.
@@ -111,13 +117,15 @@ def shuffled(
   first_epoch, skipped = divmod(start, num_images // process_count)
   for epoch in itertools.count(first_epoch):
     shuffle_seed = int(np.random.default_rng([seed, epoch]).integers(2**31))
-    images = _encoded(builder, parts[process_index], shuffle_seed)
+    images = _encoded(builder, parts[process_index], feature, shuffle_seed)
     images = images.shuffle(_SHUFFLE_BUFFER, shuffle_seed)
     yield from images.skip(skipped).as_numpy_iterator()
     skipped = 0
 
 
-def _encoded(builder: Any, split: Any, shuffle_seed: int | None) -> Any:
+def _encoded(
+  builder: Any, split: Any, feature: str, shuffle_seed: int | None
+) -> Any:
   """Returns a tf.data.Dataset of encoded images; a seed shuffles its files."""
   import tensorflow_datasets as tfds
 
@@ -125,7 +133,7 @@ def _encoded(builder: Any, split: Any, shuffle_seed: int | None) -> Any:
     split=split,
     shuffle_files=shuffle_seed is not None,
     decoders=tfds.decode.PartialDecoding(
-      {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
+      {feature: True}, decoders={feature: tfds.decode.SkipDecoding()}
     ),
     read_config=tfds.ReadConfig(
       shuffle_seed=shuffle_seed,
@@ -135,4 +143,4 @@ def _encoded(builder: Any, split: Any, shuffle_seed: int | None) -> Any:
       enable_ordering_guard=False,
     ),
   )
-  return dataset.map(lambda example: example["image"])
+  return dataset.map(lambda example: example[feature])
