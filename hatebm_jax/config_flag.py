@@ -10,6 +10,7 @@ before absl reads them. This module is itself the file in the third case: its
 """
 
 import difflib
+import os
 import pathlib
 import re
 import sys
@@ -20,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from hatebm_jax import configs, errors
+from hatebm_jax.run import files
 from hatebm_jax.run import workdir as workdir_lib
 
 _FOLDER = pathlib.Path(configs.__path__[0])
@@ -103,8 +105,9 @@ def find(config: str) -> str:
   """
   if config in names():
     return str(_FOLDER / f"{config}.py")
-  if pathlib.Path(config.partition(":")[0]).is_file():
-    return config
+  path = os.path.expanduser(config)
+  if os.path.isfile(path.partition(":")[0]):
+    return path
   near = difflib.get_close_matches(pathlib.Path(config).stem, names(), 1)
   question = f" Did you mean {near[0]}?" if near else ""
   raise errors.ConfigError(
@@ -121,7 +124,7 @@ def label(path: str) -> str:
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
   """Returns the config of the run in a workdir."""
-  return workdir_lib.read_config(pathlib.Path(workdir))
+  return workdir_lib.read_config(files.as_path(workdir))
 
 
 def _replacement(workdir: str | None, default: str | None) -> str:
@@ -133,7 +136,7 @@ def _replacement(workdir: str | None, default: str | None) -> str:
       "--config is missing. Give the name of a config or the path of its file: "
       f"--config=NAME. The names are {', '.join(names())}."
     )
-  if not (pathlib.Path(workdir) / workdir_lib.CONFIG).exists():
+  if not (files.as_path(workdir) / workdir_lib.CONFIG).exists():
     raise errors.ConfigError(
       f"--config is missing, and {workdir} holds no run whose config could be "
       "used. Correct --workdir, or give the name of a config or the path of "

@@ -57,7 +57,8 @@ def main(argv: list[str]) -> int:
     return 1
   print(results.table(result))
   if options.json:
-    pathlib.Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+    file = pathlib.Path(options.json).expanduser()
+    file.write_text(json.dumps(result, indent=2) + "\n")
   return 0
 
 

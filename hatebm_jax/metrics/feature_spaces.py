@@ -74,7 +74,7 @@ def choose(
         f"config.data.channels={channels}. Leave the field empty for these "
         "images."
       )
-    path = pathlib.Path(weights)
+    path = pathlib.Path(weights).expanduser()
     outputs = functools.partial(inception.outputs, inception.load(path))
     return _space(inception, outputs, path)
   if source == "digits":

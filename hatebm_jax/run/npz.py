@@ -163,6 +163,7 @@ def array(file: epath.PathLike) -> np.ndarray:
   Raises:
     FileError: If the file cannot be read.
   """
+  file = os.path.expanduser(file)
   try:
     with open(file, "rb") as opened:
       shape, dtype = _header("the file", opened)
@@ -204,6 +205,7 @@ def _opened(
   file: epath.PathLike,
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
   """Opens an .npz; yields it and its parts by the names of their arrays."""
+  file = os.path.expanduser(file)
   try:
     with zipfile.ZipFile(file) as archive:
       infos = zip_parts(archive, file)

@@ -119,7 +119,7 @@ def load(
   """
   expected = abstract_variables(module, latent_shape)
   source = config.generator.source
-  path = pathlib.Path(source)
+  path = pathlib.Path(source).expanduser()
   if source and path.is_dir():
     return _from_run(path, module, expected)
   if source and path.is_file():
