@@ -1,11 +1,20 @@
-"""The Colab notebooks: well-formed, true to the configs, and they run."""
+"""The Colab notebooks: well-formed, true to the configs, and they run.
+
+With HATEBM_COLAB=1 this environment stands for a runtime of Colab: each
+notebook installs the package with its own cell, from the checkout's last
+commit.
+"""
 
 import ast
 import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
+import child
+import local_downloads
 import nbclient
 import nbformat
 import numpy as np
@@ -16,6 +25,7 @@ from hatebm_jax.run import files
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / "experiments" / "colab"
+_ON_COLAB = os.environ.get("HATEBM_COLAB") == "1"
 _NAMES = ("quickstart", "cifar10_synthesis", "retrofit_and_refine", "ood")
 
 
@@ -92,6 +102,13 @@ def test_the_notebooks_install_alike():
 def _execute(name, path, **environment):
   """Runs a notebook in a kernel of its own; returns its outputs by cell."""
   notebook = _read(name)
+  if _ON_COLAB:
+    pip = (sys.executable, "-m", "pip", "uninstall", "-y", "hatebm_jax")
+    subprocess.run(pip, check=True)
+    (cell,) = [cell for cell in notebook.cells if cell.id == "settings"]
+    old, new = 'REPOSITORY = "REPOSITORY"', f"REPOSITORY = {str(_ROOT)!r}"
+    assert old in cell.source
+    cell.source = cell.source.replace(old, new)
   client = nbclient.NotebookClient(
     notebook, timeout=900, resources={"metadata": {"path": str(path)}}
   )
@@ -100,7 +117,7 @@ def _execute(name, path, **environment):
   client.execute(
     env={
       **os.environ,
-      "PYTHONPATH": str(_ROOT),
+      "PYTHONPATH": "" if _ON_COLAB else str(_ROOT),
       "JAX_PLATFORMS": "cpu",
       "XLA_FLAGS": flags,
       "HATEBM_STEPS": "2",
@@ -161,6 +178,13 @@ def test_ood_runs(tmp_path):
   assert re.search(r"\| digits: energy \| measured here \|.* AUROC \d", table)
 
 
+def _check_cifar10_synthesis(outputs):
+  assert len(_pictures(outputs["show"])) == 3
+  table = _markdown(outputs["table"])
+  assert re.search(r"\| Hat EBM \| measured here \| FD-ResNet10 \d", table)
+  assert "**Not comparable with the cited figures**" in table
+
+
 @pytest.mark.slow
 def test_cifar10_synthesis_runs_on_a_folder(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
@@ -168,7 +192,62 @@ def test_cifar10_synthesis_runs_on_a_folder(tmp_path):
     files.write_png(tmp_path / "data" / f"{i}.png", image)
   data = f"folder:{tmp_path / 'data'}"
   outputs = _execute("cifar10_synthesis", tmp_path, HATEBM_DATA=data)
-  assert len(_pictures(outputs["show"])) == 3
-  table = _markdown(outputs["table"])
-  assert re.search(r"\| Hat EBM \| measured here \| FD-ResNet10 \d", table)
-  assert "**Not comparable with the cited figures**" in table
+  _check_cifar10_synthesis(outputs)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+  """Returns a working folder whose downloads of data sets are small files.
+
+  Without TensorFlow the first data cell installs it into this folder, from the
+  network. The suite downloads nothing, so only a lane of Colab does that.
+  """
+  if not _ON_COLAB:
+    pytest.importorskip("tensorflow")
+  folder = tmp_path_factory.mktemp("downloads")
+  local_downloads.write(folder / "tfds")
+  return folder
+
+
+@pytest.mark.slow
+def test_cifar10_synthesis_runs_on_cifar10(downloads):
+  outputs = _execute(
+    "cifar10_synthesis", downloads, TFDS_DATA_DIR=str(downloads / "tfds")
+  )
+  _check_cifar10_synthesis(outputs)
+
+
+_OPEN = """
+from hatebm_jax import data
+for source in {sources}:
+  config.data.source = source
+  for split in ("train", "test"):
+    found = data.open_source(config.data, split)
+    print(source, split, found.images([0, found.num_images - 1]).shape)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "cell", "sets"),
+  [
+    ("cifar10_synthesis", "data", ["cifar10"]),
+    ("ood", "data", ["cifar10", "svhn_cropped", "cifar100"]),
+    ("retrofit_and_refine", "run", ["cifar10"]),
+  ],
+)
+def test_data_cells_prepare_data_sets(name, cell, sets, downloads, monkeypatch):
+  monkeypatch.chdir(downloads)
+  monkeypatch.setenv("TFDS_DATA_DIR", str(downloads / "tfds"))
+  sources = [f"tfds:{x}" for x in sets]
+  code = [
+    _code(name)["settings"],
+    "from hatebm_jax.configs import cifar10",
+    "config, NAME = cifar10.get_config(), 'cifar10'",
+    _code(name)[cell],
+    _OPEN.format(sources=sources),
+  ]
+  printed = child.python("\n".join(code))
+  for source in sources:
+    for split in ("train", "test"):
+      assert f"{source} {split} (2, 32, 32, 3)" in printed
