@@ -25,6 +25,9 @@ _SPLIT_NAMES = tuple(itertools.chain(*SPLITS.values()))
 _LIKE_TEST = re.compile(rf"({'|'.join(SPLITS['test'])})([\W_\d].*)?", re.I)
 # The config of a run has these groups, and more.
 _RUN_FILE, _RUN_GROUPS = "config.json", {"data", "langevin", "train"}
+# Sampling and evaluation write such files, into any folder.
+_SAMPLES = re.compile(r"\d{8}_(\d+_)?(raw|averaged)\.npz")
+_EVALUATION = "evaluation.json"
 _MAX_RUN_FILE = 2**20  # bytes; the config of a run has a few thousand
 _SHOWN = 3  # folders that a message names
 
@@ -85,9 +88,9 @@ def image_paths(root: str) -> list[str]:
     DataError: There are none, or the file system fails.
   """
   runs = []
-  files = list(_walk(root, runs))
+  files = list(_walk(root, runs, named=root))
   if runs:
-    say(f"folder:{root!r}: skipping the workdirs of runs: {_some(runs)}")
+    say(f"folder:{root!r}: skipping what runs wrote: {_some(runs)}")
   paths = [file for file in files if _is_image(file)]
   if not paths:
     found = sorted({os.path.splitext(file)[1] or file for file in files})
@@ -213,12 +216,16 @@ def _some(names: list[str]) -> str:
   return f"{shown} and {rest:,} more" if rest > 0 else shown
 
 
-def _walk(root: str, runs: list[str] | None = None) -> Iterator[str]:
+def _walk(
+  root: str, runs: list[str] | None = None, named: str = ""
+) -> Iterator[str]:
   """Yields all files below a folder by name, and each real folder once.
 
   Args:
     root: Path of the folder.
-    runs: List that gets the workdirs below the folder. They are not entered.
+    runs: List that gets the workdirs and the folders of samples below the
+      folder. They are not entered.
+    named: Path of the folder that the user named. It is entered in any case.
 
   Raises:
     DataError: The file system fails.
@@ -235,16 +242,23 @@ def _walk(root: str, runs: list[str] | None = None) -> Iterator[str]:
       folders.clear()
       continue
     seen.add(real)
-    if _RUN_FILE in files and is_run(folder):
+    if folder != named and _holds_own_pictures(folder, files):
       folders.clear()
       if runs is not None:
         runs.append(folder)
       continue
+    if _EVALUATION in files:
+      files = [name for name in files if not name.startswith("evaluation_")]
     # File managers and notebooks leave files with names that start with a dot.
     folders[:] = sorted(name for name in folders if name[0] != ".")
     for name in sorted(files):
       if name[0] != ".":
         yield os.path.join(folder, name)
+
+
+def _holds_own_pictures(folder: str, files: list[str]) -> bool:
+  """Says whether a folder is a workdir, or a folder of samples of a run."""
+  return is_run(folder) or any(map(_SAMPLES.fullmatch, files))
 
 
 def reason_of(path: str, error: OSError) -> Reason:

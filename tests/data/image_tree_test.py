@@ -130,9 +130,31 @@ def test_pictures_of_runs_are_no_training_images(tmp_path, capsys, place):
     assert lines == []
   else:
     assert lines == [
-      f"folder:'{tmp_path}/train': skipping the workdirs of runs: "
+      f"folder:'{tmp_path}/train': skipping what runs wrote: "
       f"'{tmp_path}/{place}'"
     ]
+
+
+def test_samples_elsewhere_are_no_training_images(tmp_path, capsys):
+  """They are where `--out` of sampling and evaluation puts them."""
+  write(tmp_path, a=3)
+  for folder in (tmp_path, tmp_path / "a" / "out"):
+    (folder / "samples").mkdir(parents=True)
+    for name in ("00000004_raw", "00000004_2_averaged"):
+      save_one(folder / "samples" / name, noise(), "00000.png")
+      save_one(folder / "samples", noise(), f"{name}_grid.png")
+      (folder / "samples" / f"{name}.npz").touch()
+    save_one(folder, noise(), "evaluation_ood.png")
+    (folder / "evaluation.json").touch()
+  assert count(tmp_path) == 3
+  assert "skipping what runs wrote" in capsys.readouterr().err
+  save_one(tmp_path / "samples", noise(), "mine.png")
+  assert count(tmp_path / "samples") == 5  # It was named.
+  (tmp_path / "samples" / "00000004_raw.npz").unlink()
+  (tmp_path / "samples" / "00000004_2_averaged.npz").rename(
+    tmp_path / "samples" / "images.npz"
+  )
+  assert count(tmp_path) == 8
 
 
 def test_a_run_is_no_class(tmp_path):
