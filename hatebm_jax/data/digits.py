@@ -1,6 +1,9 @@
 """The source `digits`: scikit-learn's handwritten digits."""
 
 import functools
+import gzip
+import importlib.util
+import pathlib
 
 import ml_collections
 import numpy as np
@@ -48,15 +51,48 @@ def digits_labels(split: str) -> np.ndarray:
 @functools.cache
 def _load(split: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns uint8 `[n, 8, 8]` and labels int64 `[n]`, in a fixed order."""
-  from sklearn import datasets, model_selection  # The import takes a second.
+  # The file is read as scikit-learn reads it. To import scikit-learn would take
+  # a second, for which the start of every run of digits would wait.
+  (package,) = importlib.util.find_spec("sklearn").submodule_search_locations
+  path = pathlib.Path(package, "datasets", "data", "digits.csv.gz")
+  with gzip.open(path, "rt") as file:
+    table = np.loadtxt(file, delimiter=",")
+  levels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
+  pixels = np.round(levels * (255 / _MAX_LEVEL)).astype(np.uint8)
+  rows = _split_rows(labels)[split == "test"]
+  return pixels[rows], labels[rows]
 
-  bunch = datasets.load_digits()
-  pixels = np.round(bunch.images * (255 / _MAX_LEVEL)).astype(np.uint8)
-  train_and_test = model_selection.train_test_split(
-    np.arange(len(pixels)),
-    test_size=_NUM_TEST,
-    stratify=bunch.target,
-    random_state=0,
-  )
-  rows = train_and_test[split == "test"]
-  return pixels[rows], bunch.target[rows]
+
+def _split_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the rows of the splits train and test.
+
+  They are those of scikit-learn's `train_test_split`, stratified, with the
+  random state 0: each class has the same share of both splits.
+  """
+  rng = np.random.RandomState(0)
+  counts = np.bincount(labels)
+  num_train = _shares(counts, len(labels) - _NUM_TEST, rng)
+  num_test = _shares(counts - num_train, _NUM_TEST, rng)
+  train, test = [], []
+  for i, count in enumerate(counts):
+    rows = np.flatnonzero(labels == i)[rng.permutation(count)]
+    train.extend(rows[: num_train[i]])
+    test.extend(rows[num_train[i] :][: num_test[i]])
+  return rng.permutation(train), rng.permutation(test)
+
+
+def _shares(
+  counts: np.ndarray, num_draws: int, rng: np.random.RandomState
+) -> np.ndarray:
+  """Returns how many of each class to draw; a draw decides between equals."""
+  exact = counts / counts.sum() * num_draws
+  shares = np.floor(exact).astype(int)
+  rests = exact - shares
+  for rest in np.unique(rests)[::-1]:
+    missing = num_draws - shares.sum()
+    if not missing:
+      break
+    (classes,) = np.where(rests == rest)
+    size = min(len(classes), missing)
+    shares[rng.choice(classes, size, replace=False)] += 1
+  return shares

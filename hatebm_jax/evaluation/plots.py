@@ -1,10 +1,12 @@
-"""Plots of an evaluation, as arrays of pixels."""
+"""Plots of an evaluation, as arrays of pixels.
+
+Matplotlib is imported by the first plot, because its import takes half a second
+that the start of every command would wait for.
+"""
 
 from typing import Any
 
 import numpy as np
-from matplotlib.backends import backend_agg
-from matplotlib.figure import Figure
 
 _BINS = 60
 
@@ -19,7 +21,7 @@ def histograms(energies: dict[str, list[np.ndarray]]) -> np.ndarray:
   Returns:
     uint8 `[height, width, 3]`.
   """
-  figure = Figure(figsize=(6, 3 * len(energies)), layout="constrained")
+  figure = _figure(6, 3 * len(energies))
   axes = figure.subplots(len(energies), squeeze=False)[:, 0]
   for ax, (name, (inside, outside)) in zip(axes, energies.items(), strict=True):
     both = np.concatenate([inside, outside])
@@ -58,7 +60,7 @@ def chains(
     if point["frechet_distance"] is not None
   ]
   panels = 2 if distances else 1
-  figure = Figure(figsize=(8, 3.2 * panels), layout="constrained")
+  figure = _figure(8, 3.2 * panels)
   axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
   shown = np.where(np.isfinite(energies), energies, np.nan)
   axes[0].plot(steps, shown, linewidth=0.7, alpha=0.7)
@@ -81,8 +83,17 @@ def chains(
   return _pixels(figure)
 
 
-def _pixels(figure: Figure) -> np.ndarray:
+def _figure(width: float, height: float) -> Any:
+  """Returns an empty figure of Matplotlib, with its size in inches."""
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height), layout="constrained")
+
+
+def _pixels(figure: Any) -> np.ndarray:
   """Renders a figure to uint8 `[height, width, 3]`."""
+  from matplotlib.backends import backend_agg
+
   figure.set_dpi(100)
   canvas = backend_agg.FigureCanvasAgg(figure)
   canvas.draw()

@@ -3,8 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from arviz_stats.base import array_stats
-from sklearn import neighbors
 
 from hatebm_jax.metrics.metric import Figure
 
@@ -93,6 +91,8 @@ def mixing(energies: np.ndarray) -> Mixing:
   Raises:
     ValueError: If the energies have another shape, or there are none.
   """
+  from arviz_stats.base import array_stats  # The import takes a second.
+
   energies = np.asarray(energies, np.float64)
   if energies.ndim != 2 or not energies.size:
     raise ValueError(
@@ -158,6 +158,8 @@ def nearest(
       f"count={count}: expected 1 to {len(references)}, the number of "
       "references."
     )
+  from sklearn import neighbors  # The import takes a second.
+
   rows = lambda images: images.reshape(len(images), -1).astype(np.float32)
   queries = rows(samples)
   indices = np.empty((len(samples), 0), np.int64)

@@ -1,7 +1,6 @@
 """Inception Score (Salimans et al., NeurIPS 2016)."""
 
 import numpy as np
-from scipy import special
 
 from hatebm_jax.metrics import inception
 from hatebm_jax.metrics.kid import Estimate
@@ -32,6 +31,8 @@ def score(
   Raises:
     ValueError: If there are fewer images than splits.
   """
+  from scipy import special  # The start of a command does not wait for it.
+
   if len(logits) < num_splits:
     raise ValueError(
       f"expected at least {num_splits} images, one for each split; found "

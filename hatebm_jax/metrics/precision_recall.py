@@ -9,7 +9,6 @@ neighbour.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import metrics
 
 from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
@@ -83,7 +82,7 @@ def measure(
   balls = np.zeros(len(samples), int)
   for start in range(0, len(real), _ROWS):
     rows = slice(start, start + _ROWS)
-    distances = metrics.pairwise_distances(real[rows], samples)
+    distances = _distances(real[rows], samples)
     in_real_balls = distances < real_radii[rows, None]
     balls += in_real_balls.sum(0)
     covered[rows] = in_real_balls.any(1)
@@ -99,9 +98,14 @@ def measure(
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
   """Returns the distances of points to their k-th neighbours, `[n]`."""
   radii = [
-    np.partition(
-      metrics.pairwise_distances(points[start : start + _ROWS], points), k
-    )[:, k]
+    np.partition(_distances(points[start : start + _ROWS], points), k)[:, k]
     for start in range(0, len(points), _ROWS)
   ]
   return np.concatenate(radii)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns the distances between all pairs of points, `[len(a), len(b)]`."""
+  from sklearn import metrics  # The import takes a second.
+
+  return metrics.pairwise_distances(a, b)

@@ -12,7 +12,6 @@ of which are digits.
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn import calibration, ensemble, model_selection
 
 from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
@@ -66,6 +65,8 @@ def fit(images: np.ndarray, labels: np.ndarray) -> Any:
     images: Real images, uint8 `[n, height, width, channels]`.
     labels: Their classes, integers `[n]`.
   """
+  from sklearn import calibration, ensemble, model_selection  # A second.
+
   judge = calibration.CalibratedClassifierCV(
     ensemble.ExtraTreesClassifier(_NUM_TREES, random_state=0, n_jobs=-1),
     method="sigmoid",

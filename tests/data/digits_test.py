@@ -2,7 +2,7 @@
 
 import numpy as np
 import tiny
-from sklearn import datasets
+from sklearn import datasets, model_selection
 
 from hatebm_jax import data
 
@@ -57,3 +57,20 @@ def test_labels_are_known_for_digits_alone():
   found = data.labels(tiny.data_config("digits", channels=1), "test")
   np.testing.assert_array_equal(found, data.digits_labels("test"))
   assert data.labels(tiny.data_config("folder:images"), "test") is None
+
+
+def test_the_splits_are_those_of_scikit_learn():
+  bunch = datasets.load_digits()
+  rows = model_selection.train_test_split(
+    np.arange(len(bunch.target)),
+    test_size=360,
+    stratify=bunch.target,
+    random_state=0,
+  )
+  for split, expected in zip(("train", "test"), rows, strict=True):
+    source = data.open_source(tiny.data_config("digits", channels=1), split)
+    pixels = np.round(bunch.images[expected] * 15.9375)[..., None]
+    np.testing.assert_array_equal(data.load_all(source), pixels)
+    labels = data.digits_labels(split)
+    np.testing.assert_array_equal(labels, bunch.target[expected])
+    assert labels.dtype == bunch.target.dtype
