@@ -31,6 +31,7 @@ CORE = (
 _QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"
 nox.options.reuse_existing_virtualenvs = False
 nox.options.error_on_missing_interpreters = (
   os.environ.get("HATEBM_ALL_LANES") == "1"
