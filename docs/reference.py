@@ -31,7 +31,10 @@ _FIELDS = """\
 # Config fields
 
 Set a field with `--config.group.field=value`. The column "resume" says whether
-the field may change when a run is resumed.
+the field may change when a run is resumed. `recorded` means that the new value
+holds from that training step on, and that `config_changes.json` in the workdir
+says so. `ignored` means that only a new run uses the field. The column "use"
+says whether `--mode=sample` and `--mode=evaluate` follow the field.
 
 """
 
@@ -118,13 +121,14 @@ def _groups() -> list[str]:
     title = f"config.{group}" if group else "config"
     rows = [
       f"| `{name}` | {_value(field.default)} | {_cell(field.rule.expected)} "
-      f"| {_cell(field.help)} | {'yes' if field.may_change else 'no'} |\n"
+      f"| {_cell(field.help)} | {field.on_resume.value} "
+      f"| {'yes' if field.in_use else 'no'} |\n"
       for name, field in fields.items()
     ]
     tables.append(
       f"## {title}\n\n{config_lib.GROUP_HELP[group]}\n\n"
-      "| field | default | allowed | meaning | resume |\n"
-      "|---|---|---|---|---|\n" + "".join(rows)
+      "| field | default | allowed | meaning | resume | use |\n"
+      "|---|---|---|---|---|---|\n" + "".join(rows)
     )
   return tables
 

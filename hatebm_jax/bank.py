@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from hatebm_jax import energy as energy_lib
-from hatebm_jax import errors
+from hatebm_jax import errors, sharding
 
 
 class Bank(NamedTuple):
@@ -60,6 +62,65 @@ def layout(size: int, batch_size: int, num_devices: int) -> tuple[int, int]:
   if partitions % num_devices:
     partitions = batch_size
   return partitions, -(-size // partitions)
+
+
+def as_stored(
+  abstract: Bank,
+  stored_shape: tuple[int, ...],
+  size: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Bank:
+  """Returns a bank's shapes and places with the layout of a checkpoint.
+
+  Args:
+    abstract: Shapes of the bank on these devices.
+    stored_shape: Shape of the checkpoint's z, `[partitions, slots, ...]`. If it
+      is no layout of such a bank, `abstract` is returned as it is.
+    size: Number of pairs in the bank, `config.generator.bank_size`.
+    batch_size: Number of slots that a training step draws.
+    mesh: Mesh of these devices.
+  """
+  partitions = math.gcd(size, batch_size), batch_size
+  layouts = [(n, -(-size // n)) for n in partitions]
+  if stored_shape[:2] not in layouts:
+    return abstract
+
+  def of_stored(leaf):
+    shape = *stored_shape[:2], *leaf.shape[2:]
+    spec = P(sharding.AXIS)
+    if stored_shape[0] % mesh.size:
+      spec = sharding.largest_axis(shape, mesh)
+    place = NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=place)
+
+  return jax.tree.map(of_stored, abstract)
+
+
+def fits(bank: Bank, mesh: Mesh) -> bool:
+  """Returns whether each device can hold whole partitions of a bank."""
+  return bank.z.shape[0] % mesh.size == 0
+
+
+def lay_out(bank: Bank, abstract: Bank) -> Bank:
+  """Returns the pairs of a bank in another layout.
+
+  The first pairs fill up a larger bank.
+
+  Args:
+    bank: Bank in the layout of other devices.
+    abstract: Shapes and shardings of the result.
+  """
+
+  def move(leaf, like):
+    flat = leaf.reshape(-1, *leaf.shape[2:])
+    num = math.prod(like.shape[:2])
+    return flat[jnp.arange(num) % len(flat)].reshape(like.shape)
+
+  return jax.jit(
+    lambda bank: jax.tree.map(move, bank, abstract),
+    out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract),
+  )(bank)
 
 
 def init(

@@ -116,6 +116,17 @@ def find(config: str) -> str:
   )
 
 
+def given(flag: flags.Flag) -> set[str]:
+  """Returns the names of the fields that the command line sets.
+
+  Args:
+    flag: The flag --config, after absl has parsed the command line.
+  """
+  # An element of a tuple is set as in --config.ood.sets[0]=digits.
+  overrides = config_flags.get_override_values(flag)
+  return {name.partition("[")[0] for name in overrides}
+
+
 def label(path: str) -> str:
   """Returns the name of an installed config, or the path of another file."""
   file = pathlib.Path(path)

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,38 @@ def check_dispatch(group: ml_collections.ConfigDict) -> None:
         f"config.train.{field}={group[field]}: expected a multiple of "
         f"config.train.steps_per_dispatch={size}."
       )
+
+
+def check_images(
+  num_images: int | None, source: data.Source, before: str, now: str
+) -> None:
+  """Checks that a resumed run goes on with the images that it has begun with.
+
+  Args:
+    num_images: Number of images that the run was trained on; None: it is a new
+      run, or an older version of this package did not note the number.
+    source: Source of the images.
+    before: Field `config.data.source` of the run.
+    now: Field `config.data.source` of the command.
+
+  Raises:
+    ConfigError: If the command names another source than the run, and it has
+      another number of images.
+  """
+  if num_images in (None, source.num_images):
+    return
+  found = f"{source.name} has {source.num_images} images"
+  if before != now:
+    raise errors.ConfigError(
+      f"config.data.source={now!r}: expected the {num_images} images that the "
+      f"run was trained on, perhaps in another place; {found}. Correct the "
+      "source, or train in a new --workdir."
+    )
+  print(
+    f"warning: {found}. The run was trained on {num_images} images so far.",
+    file=sys.stderr,
+    flush=True,
+  )
 
 
 def dispatch_groups(

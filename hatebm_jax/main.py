@@ -101,7 +101,9 @@ def _run(mode: str, config: ml_collections.ConfigDict, path: epath.Path) -> int:
   if mode == "evaluate" and config.metrics.samples:
     evaluation.write(evaluation.evaluate_file(config), path)
     return 0
-  restored = sample.restore(config, path)
+  # Training has taken up every field that the command line sets.
+  given = () if mode == "train" else config_flag.given(flags.FLAGS["config"])
+  restored = sample.restore(config, path, given=given)
   if mode == "evaluate":
     evaluation.write(evaluation.evaluate(restored), path)
     return 0

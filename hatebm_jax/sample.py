@@ -1,32 +1,37 @@
 """Draws images from a trained run: samples, a grid, a film strip of paths."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import tqdm
 from etils import epath
-from jax.sharding import Mesh
 
 from hatebm_jax import chains as chains_lib
-from hatebm_jax import compile as compile_lib
-from hatebm_jax import config as config_lib
 from hatebm_jax import (
   data,
-  errors,
   film_strip,
   images,
-  networks,
-  objectives,
   pixels,
   sharding,
 )
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives.parts.objective import Objective
-from hatebm_jax.run import checkpoint, files, npz, signals, workdir
+from hatebm_jax.restore import Restored, restore
+from hatebm_jax.run import files, npz
+
+__all__ = [
+  "Drawn",
+  "Restored",
+  "compile_chains",
+  "draw",
+  "draw_paths",
+  "pictures",
+  "reconstruct",
+  "restore",
+  "write",
+]
 
 _GRID_IMAGES = 100
 _PATHS = 8
@@ -43,116 +48,6 @@ class Drawn(NamedTuple):
 
   generated: np.ndarray
   samples: np.ndarray
-
-
-class Restored(NamedTuple):
-  """A trained run that is ready for use.
-
-  Attributes:
-    config: Config of the run, with the command's fields for sampling and
-      evaluation.
-    step: Number of training steps that its weights have taken.
-    networks: Networks of the run.
-    variables: Parameters of hat and generator, raw or averaged as the config
-      says.
-    encoder_variables: Variables of the encoder; None for a run without one.
-    mesh: Mesh that the variables lie on.
-  """
-
-  config: ml_collections.ConfigDict
-  step: int
-  networks: networks.Networks
-  variables: tuple[Any, Any]
-  encoder_variables: Any
-  mesh: Mesh
-
-
-def restore(
-  config: ml_collections.ConfigDict,
-  path: epath.PathLike,
-  generator: networks.Generator | None = None,
-  hat: networks.Hat | None = None,
-) -> Restored:
-  """Restores a checkpoint of a run, the newest unless the config names one.
-
-  Args:
-    config: Config of the command. Only the fields that a resumed run may change
-      are taken from it, the others from the run.
-    path: Path of the workdir.
-    generator: Generator of the user's own, if the run was trained with one.
-    hat: Hat of the user's own, if the run was trained with one.
-
-  Raises:
-    CheckpointError: If no checkpoint is whole, or it is of another network.
-    ConfigError: If a field cannot be used, or the run was trained with a
-      generator of the user's own and none is given here.
-    WorkdirError: If the workdir holds no run or no such checkpoint.
-  """
-  path = files.as_path(path)
-  config = workdir.run_config(path, config)
-  objective, state, step = restore_state(config, path, generator, hat)
-  model, weights = objective.networks, config.sample.weights
-  encoder_variables = None
-  if model.encoder:
-    encoder_variables = model.encoder_variables(state, weights)
-  variables = model.variables(state, weights)
-  mesh = jax.tree.leaves(state)[0].sharding.mesh
-  return Restored(config, step, model, variables, encoder_variables, mesh)
-
-
-@signals.hold_back()
-def restore_state(
-  config: ml_collections.ConfigDict,
-  path: epath.Path,
-  generator: networks.Generator | None = None,
-  hat: networks.Hat | None = None,
-) -> tuple[Objective, Any, int]:
-  """Restores the whole state of a run, of a checkpoint as in `restore`.
-
-  Args:
-    config: Config of the run, with the command's fields for sampling.
-    path: Path of the workdir.
-    generator: Generator of the user's own, if the run was trained with one.
-    hat: Hat of the user's own, if the run was trained with one.
-
-  Returns:
-    The objective, its state, and the number of training steps that the state
-    has taken.
-  """
-  config_lib.check(config)
-  of_config = config.objective != "joint" or config.generator.source
-  if generator is None and not of_config:
-    raise errors.ConfigError(
-      f"{path}: this run's hat sits on a generator that was given to "
-      "train.train in Python. Give it to sample.restore too."
-    )
-  mesh = sharding.make_mesh()
-  objective = objectives.make(config, mesh, generator, hat)
-  with checkpoint.Checkpoints(path, read_only=True) as saved:
-    step = _pick_step(saved, config.sample.checkpoint, path)
-    abstract = compile_lib.abstract_state(config, objective, mesh)
-    return objective, saved.restore(step, abstract), step
-
-
-def _pick_step(
-  saved: checkpoint.Checkpoints, wanted: int | None, path: epath.Path
-) -> int:
-  """Returns the training step of the checkpoint to restore."""
-  steps = saved.steps()
-  if not steps:
-    raise workdir.WorkdirError(
-      f"{saved.path} holds no checkpoint. Train the run first: "
-      f"--mode=train --workdir={path}."
-    )
-  if wanted is None:
-    return saved.newest_whole()
-  if wanted not in steps:
-    raise workdir.WorkdirError(
-      f"config.sample.checkpoint={wanted}: expected a training step that "
-      f"{saved.path} holds, one of {', '.join(map(str, steps))}."
-    )
-  saved.check(wanted)
-  return wanted
 
 
 def compile_chains(

@@ -23,6 +23,7 @@ from hatebm_jax import (
   networks,
   objectives,
   pixels,
+  restore,
   sharding,
 )
 from hatebm_jax import rng as rng_lib
@@ -43,8 +44,8 @@ _NUM_SHOWN = 64  # images in a grid
 # The file that lists the images of the step at which a metric was not finite.
 NON_FINITE = "nonfinite.json"
 _ADVICE = (
-  "lower config.hat.learning_rate or set config.hat.max_grad_norm, in a new "
-  "--workdir."
+  "give the same command with a lower --config.hat.learning_rate or with "
+  "--config.hat.max_grad_norm."
 )
 
 
@@ -157,14 +158,21 @@ def _train(
   """Trains from the newest checkpoint on, until the end or a divergence."""
   config, path = setting.config, setting.path
   writes = jax.process_index() == 0
-  state, first_step = restore_or_init(
+  state, first_step = restore.restore_or_init(
     config, setting.objective, setting.mesh, setting.saved, frozen
   )
+  note = setting.saved.note(first_step) if first_step else {}
+  feed.check_images(
+    note.pop("num_images", None),
+    setting.source,
+    workdir.read_config(path).data.source,
+    config.data.source,
+  )
   if writes:
+    workdir.resume(path, config, first_step)
     _describe(setting, state, first_step)
   with contextlib.ExitStack() as stack:
-    unwritten = setting.saved.note(first_step) if first_step else None
-    log = logs.RunLog(path, first_step, writes, unwritten)
+    log = logs.RunLog(path, first_step, writes, note)
     stack.enter_context(contextlib.closing(log))
     run = _Run(
       **vars(setting),
@@ -186,29 +194,9 @@ def _train(
     return _loop(run, state, first_step, batches)
 
 
-def restore_or_init(
-  config: ml_collections.ConfigDict,
-  objective: Objective,
-  mesh: Mesh,
-  saved: checkpoint.Checkpoints,
-  frozen: tuple[Any, ...] | None = None,
-) -> tuple[Any, int]:
-  """Returns the state of a run and how many training steps it has taken.
-
-  Args:
-    config: Config of the run.
-    objective: Objective of the run.
-    mesh: Mesh to put the state on.
-    saved: Checkpoints of the run; a run without any is a new one.
-    frozen: Result of `objective.load_frozen`; None: it is read here if the run
-      is new.
-  """
-  abstract = compile_lib.abstract_state(config, objective, mesh)
-  step = saved.newest_whole()
-  if step is not None:
-    return saved.restore(step, abstract), step
-  frozen = objective.load_frozen() if frozen is None else frozen
-  return compile_lib.init_state(config, objective, abstract, frozen), 0
+def _note(run: _Run) -> dict[str, Any]:
+  """Returns what is kept with a checkpoint besides the state."""
+  return run.log.unwritten() | {"num_images": run.source.num_images}
 
 
 def _training_rng(
@@ -277,7 +265,7 @@ def _loop(
       due = due and (run.watch.is_well or options.on_divergence == "warn")
       if due or stop or last:
         _check(run)
-        run.saved.save(step, state, run.log.unwritten())
+        run.saved.save(step, state, _note(run))
         saved_at = time.monotonic()
       if stop and not last:
         print(

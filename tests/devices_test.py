@@ -7,9 +7,9 @@ import pytest
 import tiny
 
 from hatebm_jax import compile as compile_lib
-from hatebm_jax import data, objectives, sharding, train
+from hatebm_jax import data, objectives, restore, sample, sharding
 from hatebm_jax import rng as rng_lib
-from hatebm_jax.run import checkpoint
+from hatebm_jax.run import checkpoint, workdir
 
 
 def config(**overrides):
@@ -35,7 +35,7 @@ def run(settings, num_devices, num_steps, path=None, save=None):
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   objective = objectives.make(settings, mesh)
   with checkpoint.Checkpoints(path) as saved:
-    state, first = train.restore_or_init(settings, objective, mesh, saved)
+    state, first = restore.restore_or_init(settings, objective, mesh, saved)
     if first == 0:
       state = tiny.with_moved_bank(state)
     source = data.open_source(settings.data)
@@ -104,7 +104,7 @@ def test_a_checkpoint_from_4_devices_restores_on_others(
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   objective = objectives.make(config(), mesh)
   with checkpoint.Checkpoints(path) as saved:
-    state, step = train.restore_or_init(config(), objective, mesh, saved)
+    state, step = restore.restore_or_init(config(), objective, mesh, saved)
   assert step == 2
   chex.assert_trees_all_equal(jax.device_get(state), expected)
   assert len(state.bank.x.addressable_shards) == num_devices
@@ -116,3 +116,93 @@ def test_the_restored_run_goes_on_alike(checkpoint_from_four):
   _, expected = run(config(), 4, 3, path)
   _, metrics = run(config(), 1, 3, path)
   assert_same_metrics(metrics, expected)
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_a_split_optimizer_restores_on_other_devices(num_devices, tmp_path):
+  settings = config(sharding__split_optimizer=True)
+  expected, _ = run(settings, 2, 1, tmp_path, save=True)
+  state, step = restored(settings, num_devices, tmp_path)
+  assert step == 1
+  chex.assert_trees_all_equal(*jax.device_get((state, expected)))
+
+
+def restored(settings, num_devices, path):
+  """Returns the state that a run is resumed with on some devices."""
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  objective = objectives.make(settings, mesh)
+  with checkpoint.Checkpoints(path) as saved:
+    return restore.restore_or_init(settings, objective, mesh, saved)
+
+
+def test_the_bank_of_many_devices_is_kept_on_fewer(tmp_path):
+  # Four partitions would do, but eight devices need eight.
+  settings = config(generator__bank_size=20)
+  state, _ = run(settings, 8, 2, tmp_path, save=True)
+  assert state.bank.z.shape[:2] == (8, 3)
+  for num_devices in (1, 2):
+    found, step = restored(settings, num_devices, tmp_path)
+    assert step == 2 + (num_devices == 2)
+    assert found.bank.z.shape[:2] == (8, 3)
+    if num_devices == 1:
+      chex.assert_trees_all_equal(*jax.device_get((found, state)))
+      _, metrics = run(settings, 1, 1, tmp_path, save=True)
+      assert np.isfinite(metrics["generator_loss"]).all()
+  run(settings, 2, 1, tmp_path)
+
+
+@pytest.mark.parametrize("size", [20, 12])
+def test_the_bank_of_one_device_is_laid_out_anew_on_more(
+  size, tmp_path, capsys
+):
+  settings = config(generator__bank_size=size)
+  state, _ = run(settings, 1, 1, tmp_path, save=True)
+  assert state.bank.z.shape[:2] == (4, size // 4)
+  capsys.readouterr()
+  found, _ = restored(settings, 8, tmp_path)
+  slots = -(-size // 8)
+  assert found.bank.z.shape[:2] == (8, slots)
+  assert f"Now it has 8 partitions of {slots} pairs." in capsys.readouterr().out
+  for part, before in zip(found.bank, state.bank, strict=True):
+    assert len(part.addressable_shards) == 8
+    assert part.addressable_shards[0].data.shape[0] == 1
+    flat = np.reshape(part, (-1, *part.shape[2:]))
+    before = np.reshape(before, (-1, *before.shape[2:]))
+    np.testing.assert_array_equal(flat[:size], before)
+    np.testing.assert_array_equal(flat[size:], before[: len(flat) - size])
+  _, metrics = run(settings, 8, 2, tmp_path, save=True)
+  assert np.isfinite(metrics["generator_loss"]).all()
+  # Half as many devices keep this layout.
+  found, _ = restored(settings, 4, tmp_path)
+  assert found.bank.z.shape[:2] == (8, slots)
+
+
+@pytest.mark.parametrize("weights", ["raw", "averaged"])
+def test_any_number_of_devices_samples_a_run(weights, tmp_path):
+  # Neither the batch nor the bank divides over the eight devices.
+  settings = config(
+    train__batch_size=9, generator__bank_size=27, sample__weights=weights
+  )
+  state, _ = run(settings, 3, 1, tmp_path, save=True)
+  workdir.claim(tmp_path, settings, write=True)
+  found = sample.restore(settings, tmp_path)
+  assert found.mesh.size == 8 and found.step == 1
+  expected = state.hat.params if weights == "raw" else state.hat.average
+  chex.assert_trees_all_equal(*jax.device_get((found.variables[0], expected)))
+  assert sample.draw(found).samples.shape == (12, 16, 16, 1)
+
+
+def test_only_what_is_used_is_read(tmp_path):
+  run(config(), 8, 1, tmp_path, save=True)
+  workdir.claim(tmp_path, config(), write=True)
+  skipped = []
+
+  def pick(model, state):
+    skipped.append(state.bank.z)
+    return model.variables(state, "raw")
+
+  _, variables, step = restore.restore_part(config(), tmp_path, pick)
+  assert step == 1 and skipped[-1] is checkpoint.SKIPPED
+  assert all(
+    leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(variables)
+  )

@@ -15,6 +15,7 @@ from hatebm_jax import (
   networks,
   objectives,
   pixels,
+  restore,
   sample,
   sharding,
   train,
@@ -62,7 +63,7 @@ def state_of(path, hat):
   mesh = sharding.make_mesh()
   objective = objectives.make(config(), mesh, hat=hat)
   with checkpoint.Checkpoints(path) as saved:
-    return train.restore_or_init(config(), objective, mesh, saved)[0]
+    return restore.restore_or_init(config(), objective, mesh, saved)[0]
 
 
 @pytest.mark.parametrize(

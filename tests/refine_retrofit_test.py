@@ -20,6 +20,7 @@ from hatebm_jax import (
   networks,
   objectives,
   pixels,
+  restore,
   sample,
   sharding,
   train,
@@ -32,7 +33,7 @@ def state_of(config, path, generator=None):
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh, generator)
   with checkpoint.Checkpoints(path) as saved:
-    return train.restore_or_init(config, objective, mesh, saved)[0]
+    return restore.restore_or_init(config, objective, mesh, saved)[0]
 
 
 def sngan(num_steps=2):
@@ -336,7 +337,7 @@ def test_a_generator_may_close_over_its_parameters(tmp_path):
   config, mesh = refine(""), sharding.make_mesh()
   objective = objectives.make(config, mesh, own(False))
   with checkpoint.Checkpoints(tmp_path) as saved:
-    state, _ = train.restore_or_init(config, objective, mesh, saved)
+    state, _ = restore.restore_or_init(config, objective, mesh, saved)
     saved.save(1, state, {})
   chex.assert_trees_all_equal(state_of(config, tmp_path, own(False)), state)
 

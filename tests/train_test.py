@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import errors, feed, objectives, sharding, train
+from hatebm_jax import errors, feed, objectives, restore, sharding, train
 from hatebm_jax.run import checkpoint, workdir
 
 
@@ -18,7 +18,7 @@ def final_state(config, path):
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh)
   with checkpoint.Checkpoints(path) as saved:
-    return train.restore_or_init(config, objective, mesh, saved)
+    return restore.restore_or_init(config, objective, mesh, saved)
 
 
 @pytest.fixture(scope="module")

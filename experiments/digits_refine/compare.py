@@ -17,7 +17,7 @@ import pathlib
 import jax
 import numpy as np
 
-from hatebm_jax import chains, evaluation, images, pixels, sample
+from hatebm_jax import chains, evaluation, images, pixels, restore, sample
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import sngan
 from hatebm_jax.run import files, workdir
@@ -40,15 +40,23 @@ def draw_ddls(
     The images by step size, uint8 `[num_images, height, width, channels]`.
   """
   config = workdir.read_config(path)
-  objective, state, _ = sample.restore_state(config, path)
+  # The optimizers are not read.
+  trained, state, _ = restore.restore_part(
+    config,
+    path,
+    lambda _, state: state._replace(
+      generator=state.generator._replace(optimizer=(), average=()),
+      discriminator=state.discriminator._replace(optimizer=(), average=()),
+    ),
+  )
   rng = rng_lib.stream(jax.random.key(config.seed), "sample")
 
   @functools.partial(jax.jit, static_argnames="step_size")
   def run(state, indices, step_size):
     return chains.run_ddls(
-      objective.networks,
+      trained,
       sngan.bind_discriminator(config, state),
-      objective.networks.variables(state, "raw"),
+      trained.variables(state, "raw"),
       rng_lib.per_index(rng, indices),
       num_steps,
       step_size,

@@ -6,19 +6,33 @@ starts from `default()` and sets what differs. On the command line
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
 from hatebm_jax import errors
 from hatebm_jax.config import training, usage
-from hatebm_jax.config.rules import Field
+from hatebm_jax.config.rules import Field, OnResume
 
 # The fields of each group by name. The fields of the group "" stand alone.
 GROUPS: dict[str, dict[str, Field]] = training.GROUPS | usage.GROUPS
 # One help text for each group.
 GROUP_HELP: dict[str, str] = training.HELP | usage.HELP
+
+__all__ = [
+  "GROUPS",
+  "GROUP_HELP",
+  "Field",
+  "OnResume",
+  "check",
+  "check_group",
+  "default",
+  "fields",
+  "from_saved",
+  "get",
+  "put",
+]
 
 _SHOWN = 80  # characters of a wrong name or value in a message
 
@@ -107,14 +121,34 @@ def from_saved(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
   return config
 
 
-def may_change(name: str) -> bool:
-  """Says whether a field may change when a run is resumed.
+def fields() -> Iterator[tuple[str, Field]]:
+  """Yields all fields with their names, `group.field` or `field`."""
+  for group, members in GROUPS.items():
+    for name, field in members.items():
+      yield f"{group}.{name}" if group else name, field
+
+
+def get(config: Mapping[str, Any], name: str) -> Any:
+  """Returns the value of a field.
 
   Args:
-    name: Name of a field, `group.field`, or `field` outside all groups.
+    config: Complete config.
+    name: Name of the field, `group.field`, or `field` outside all groups.
   """
   group, _, field = name.rpartition(".")
-  return GROUPS[group][field].may_change
+  return config[group][field] if group else config[field]
+
+
+def put(config: config_dict.ConfigDict, name: str, value: Any) -> None:
+  """Sets the value of a field; the lists of JSON become tuples.
+
+  Args:
+    config: Complete config.
+    name: Name of the field, `group.field`, or `field` outside all groups.
+    value: New value.
+  """
+  group, _, field = name.rpartition(".")
+  (config[group] if group else config)[field] = _tuples(value)
 
 
 def _top_names() -> list[str]:

@@ -1,5 +1,6 @@
 """What a field of a config is, and rules for the values that it may have."""
 
+import enum
 import math
 import numbers
 import pathlib
@@ -28,6 +29,22 @@ class Rule(NamedTuple):
   optional: bool = False
 
 
+class OnResume(enum.Enum):
+  """What a resumed run does with a field whose value has changed.
+
+  Attributes:
+    FIXED: The run is refused.
+    START: The field is ignored, because only a new run uses it.
+    RECORDED: The new value holds from here on, and the run records this.
+    FREE: The new value holds.
+  """
+
+  FIXED = "no"
+  START = "ignored"
+  RECORDED = "yes, recorded"
+  FREE = "yes"
+
+
 class Field(NamedTuple):
   """One field of a config.
 
@@ -35,13 +52,16 @@ class Field(NamedTuple):
     default: Value that every config starts from.
     rule: Rule that says which values are allowed.
     help: Meaning of the field in whole sentences, with its unit.
-    may_change: Whether a run stays the same run when the field changes.
+    on_resume: What a resumed run does with another value.
+    in_use: Whether sampling and evaluation use the field, so that their command
+      line can set it.
   """
 
   default: Any
   rule: Rule
   help: str
-  may_change: bool = False
+  on_resume: OnResume = OnResume.FIXED
+  in_use: bool = False
 
 
 def integer(low: int, high: int = _MANY, note: str = "") -> Rule:

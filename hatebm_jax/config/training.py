@@ -6,7 +6,9 @@ The defaults are the paper's synthesis recipe.
 from hatebm_jax.config import rules
 from hatebm_jax.config.rules import Field
 
-_FREE = True  # value of Field.may_change
+_START = rules.OnResume.START
+_RECORDED = rules.OnResume.RECORDED
+_FREE = rules.OnResume.FREE
 _DROPS_HELP = (
   "Drops of the learning rate are pairs (first training step, rate from there "
   "on)."
@@ -41,7 +43,10 @@ GROUPS = {
       "learned.",
     ),
     "seed": Field(
-      0, rules.SEED, "The seed determines all random numbers of the run."
+      0,
+      rules.SEED,
+      "The seed determines all random numbers of the run.",
+      in_use=True,
     ),
   },
   "train": {
@@ -60,6 +65,7 @@ GROUPS = {
       0.9999,
       rules.below(0, 1),
       "The averaged weights decay by this factor in each training step.",
+      _RECORDED,
     ),
     "log_every": Field(
       50, rules.STEPS, "Metrics are logged every so many training steps.", _FREE
@@ -132,6 +138,8 @@ GROUPS = {
       rules.SOURCE,
       "The images come from this source, such as tfds:NAME, folder:PATH or "
       "digits. hatebm_jax/data/sources.py describes all kinds of sources.",
+      _FREE,
+      in_use=True,
     ),
     "train_split": Field(
       "",
@@ -172,11 +180,15 @@ GROUPS = {
       rules.TEXT,
       "TensorFlow Datasets keeps prepared data in this folder. Empty means its "
       "own default.",
+      _FREE,
+      in_use=True,
     ),
     "cache_gib": Field(
       8.0,
       rules.SCALE,
       "Decoded images are kept in memory if they need at most this many GiB.",
+      _FREE,
+      in_use=True,
     ),
   },
   "model": {
@@ -190,46 +202,74 @@ GROUPS = {
       "float32",
       rules.choice("float32", "bfloat16"),
       "Networks compute in this type. Parameters are always float32.",
+      _RECORDED,
+      in_use=True,
     ),
   },
   "langevin": {
     "num_steps": Field(
-      50, rules.MILLION, "A chain takes this many Langevin steps."
+      50,
+      rules.MILLION,
+      "A chain takes this many Langevin steps.",
+      _RECORDED,
+      in_use=True,
     ),
     "step_size_y": Field(
-      5e-4, rules.BOUND, "The step size epsilon of the residual image y."
+      5e-4,
+      rules.BOUND,
+      "The step size epsilon of the residual image y.",
+      _RECORDED,
+      in_use=True,
     ),
     "step_size_z": Field(
       0.0,
       rules.BOUND,
       "The step size of the latent z in a joint run. In other runs z does not "
       "move.",
+      _RECORDED,
+      in_use=True,
     ),
     "temperature": Field(
-      1e-8, rules.TEMPERATURE, "The temperature T divides the hat's energy."
+      1e-8,
+      rules.TEMPERATURE,
+      "The temperature T divides the hat's energy.",
+      _RECORDED,
+      in_use=True,
     ),
     "tau": Field(
       0.0,
       rules.SCALE,
       "The prior on the residual adds tau * ||y||^2 to the energy of y.",
+      _RECORDED,
+      in_use=True,
     ),
     "max_drift_y": Field(
       2.5,
       rules.MAX_NORM,
       "The drift of y in one step is clipped to this L2 norm for each image. "
       "None means that it is not clipped.",
+      _RECORDED,
     ),
     "init_scale_z": Field(
-      1.0, rules.SCALE, "The standard deviation of z at the start of a chain."
+      1.0,
+      rules.SCALE,
+      "The standard deviation of z at the start of a chain.",
+      _RECORDED,
+      in_use=True,
     ),
     "init_scale_y": Field(
-      0.0, rules.SCALE, "The standard deviation of y at the start of a chain."
+      0.0,
+      rules.SCALE,
+      "The standard deviation of y at the start of a chain.",
+      _RECORDED,
     ),
   },
   "hat": {
-    "learning_rate": Field(1e-4, rules.RATE, "The learning rate of Adam."),
-    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP),
-    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP),
+    "learning_rate": Field(
+      1e-4, rules.RATE, "The learning rate of Adam.", _RECORDED
+    ),
+    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP, _RECORDED),
+    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP, _RECORDED),
     "kind": Field(
       "hat",
       rules.NETWORK,
@@ -239,12 +279,15 @@ GROUPS = {
       1e-3,
       rules.SCALE,
       "Real images get Gaussian noise of this standard deviation.",
+      _RECORDED,
     ),
   },
   "generator": {
-    "learning_rate": Field(1e-4, rules.RATE, "The learning rate of Adam."),
-    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP),
-    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP),
+    "learning_rate": Field(
+      1e-4, rules.RATE, "The learning rate of Adam.", _RECORDED
+    ),
+    "learning_rate_drops": Field((), rules.DROPS, _DROPS_HELP, _RECORDED),
+    "max_grad_norm": Field(None, rules.MAX_NORM, _CLIP_HELP, _RECORDED),
     "out_factor": Field(
       2.0, rules.above(0, 1_000), "Images are out_factor * tanh(...)."
     ),
@@ -275,6 +318,7 @@ GROUPS = {
       rules.TEXT,
       "A joint run puts its hat on this generator. It is the workdir of a run, "
       "or an .npz file of python -m hatebm_jax.convert.",
+      _START,
     ),
   },
   "autoencoder": {
@@ -282,6 +326,7 @@ GROUPS = {
       0.02,
       rules.SCALE,
       "Latents get Gaussian noise of this standard deviation.",
+      _RECORDED,
     ),
   },
   "sngan": {
@@ -295,12 +340,16 @@ GROUPS = {
       "its own batch.",
     ),
     "discriminator_learning_rate": Field(
-      2e-4, rules.RATE, "The learning rate of Adam for the discriminator."
+      2e-4,
+      rules.RATE,
+      "The learning rate of Adam for the discriminator.",
+      _RECORDED,
     ),
     "decay_steps": Field(
       100_000,
       rules.STEPS,
       "The learning rates fall to 0 over this many training steps.",
+      _RECORDED,
     ),
   },
 }

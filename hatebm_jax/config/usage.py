@@ -191,6 +191,11 @@ _GROUPS = {
 }
 
 GROUPS = {
-  group: {k: field._replace(may_change=True) for k, field in fields.items()}
+  group: {
+    name: field._replace(
+      on_resume=rules.OnResume.FREE, in_use=group != "divergence"
+    )
+    for name, field in fields.items()
+  }
   for group, fields in _GROUPS.items()
 }

@@ -98,25 +98,28 @@ def make(
     step=_make_step(config, mesh, model),
     partition_specs=_make_partition_specs(config, mesh),
     networks=model,
+    resume=_make_resume(config, mesh),
   )
 
 
 def _make_init(config, mesh, model) -> Callable[[jax.Array], State]:
   """Returns the initialisation of `make`."""
-  partitions, slots = bank_lib.layout(
-    config.generator.bank_size, config.train.batch_size, mesh.size
-  )
-  fill_bank = sharding.split(
-    lambda variables, rngs: bank_lib.init(
-      lambda z: model.generator.apply(variables, z),
-      rng_lib.normal(rngs, (slots, *model.latent_shape)),
-      chunk=config.train.batch_size // mesh.size,
-    ),
-    mesh,
-    replicated=(0,),
-  )
+
+  def fill_bank(generator, rngs, slots):
+    return sharding.split(
+      lambda variables, rngs: bank_lib.init(
+        lambda z: model.generator.apply(variables, z),
+        rng_lib.normal(rngs, (slots, *model.latent_shape)),
+        chunk=config.train.batch_size // mesh.size,
+      ),
+      mesh,
+      replicated=(0,),
+    )(generator, rngs)
 
   def init(rng):
+    partitions, slots = bank_lib.layout(
+      config.generator.bank_size, config.train.batch_size, mesh.size
+    )
     hat = hat_learning.init_hat(config, model, rng)
     generator = model.generator.init(
       rng_lib.stream(rng, "generator"), jnp.zeros((1, *model.latent_shape))
@@ -130,7 +133,7 @@ def _make_init(config, mesh, model) -> Callable[[jax.Array], State]:
         generator["params"], learner.make_optimizer(config.generator)
       ),
       generator_stats=generator["batch_stats"],
-      bank=fill_bank(generator, rngs),
+      bank=fill_bank(generator, rngs, slots),
     )
 
   return init
@@ -146,6 +149,29 @@ def _make_partition_specs(config, mesh) -> Callable[[State], State]:
     )
 
   return partition_specs
+
+
+def _make_resume(config, mesh) -> Callable[..., State]:
+  """Returns the function of `make` that reads a checkpoint."""
+  sizes = config.generator.bank_size, config.train.batch_size
+
+  def resume(read, abstract, shapes):
+    stored = bank_lib.as_stored(
+      abstract.bank, shapes.get("bank/z", ()), *sizes, mesh
+    )
+    state = read(abstract._replace(bank=stored))
+    if bank_lib.fits(stored, mesh):
+      return state
+    old, new = stored.z.shape[:2], abstract.bank.z.shape[:2]
+    if jax.process_index() == 0:
+      print(
+        f"The bank was laid out for other devices, in {old[0]} partitions of "
+        f"{old[1]} pairs. Now it has {new[0]} partitions of {new[1]} pairs.",
+        flush=True,
+      )
+    return state._replace(bank=bank_lib.lay_out(state.bank, abstract.bank))
+
+  return resume
 
 
 def make_generator_update(
@@ -181,15 +207,14 @@ def make_generator_update(
 
 def _make_bank_use(config, mesh) -> tuple[Callable[..., Any], ...]:
   """Returns `bank.draw`, which draws a batch from one key, and `bank.write`."""
-  batch_size = config.train.batch_size
-  partitions, _ = bank_lib.layout(
-    config.generator.bank_size, batch_size, mesh.size
-  )
-  split_draw = sharding.split(
-    lambda rngs, bank: bank_lib.draw(rngs, bank, batch_size // partitions), mesh
-  )
 
   def draw(rng, bank):
+    # A resumed run may have the layout of other devices.
+    partitions = bank.z.shape[0]
+    num = config.train.batch_size // partitions
+    split_draw = sharding.split(
+      lambda rngs, bank: bank_lib.draw(rngs, bank, num), mesh
+    )
     return split_draw(rng_lib.per_index(rng, jnp.arange(partitions)), bank)
 
   return draw, sharding.split(bank_lib.write, mesh)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from hatebm_jax.report import evaluated, page, samples, training
-from hatebm_jax.run import divergence, files, workdir
+from hatebm_jax.run import changes, divergence, files, workdir
 
 __all__ = ["make", "write"]
 
@@ -35,6 +35,7 @@ def make(path: epath.PathLike) -> str:
     evaluation = evaluated.sections(path, result)
   sections = {
     "Settings": training.settings(config),
+    "Changes of the config": training.changes(changes.read(path)),
     "Curves": training.metrics(path, lines, rollbacks),
     "Rollbacks": training.rollbacks(rollbacks),
     "Grids over time": training.grids(path / "images"),

@@ -47,6 +47,19 @@ def settings(config: dict[str, Any]) -> str:
   return page.details("config.json", page.grouped_table(groups))
 
 
+def changes(records: list[dict[str, Any]]) -> str:
+  """Lists which training fields changed while the run trained."""
+  if not records:
+    return ""
+  show = lambda value: json.dumps(value, ensure_ascii=False)
+  rows = [
+    [formatting.number(x["step"]), x["field"], show(x["from"]), show(x["to"])]
+    for x in records
+  ]
+  head = ["after training step", "field", "before", "from there on"]
+  return page.table(head, rows, "Changes, as recorded in config_changes.json.")
+
+
 def metrics(
   path: epath.Path,
   lines: list[dict[str, float]],

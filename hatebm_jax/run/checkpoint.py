@@ -21,6 +21,9 @@ from etils import epath
 from hatebm_jax.run import checksums, files, newest_checkpoint, signals
 from hatebm_jax.run.newest_checkpoint import CheckpointError
 
+# This stands for an array of a state that is not read.
+SKIPPED = ocp.PLACEHOLDER
+
 _NOTE = "note.json"
 _ASIDE_SECONDS = 2.0
 
@@ -74,56 +77,44 @@ def _as_ours(doing: str, advice: str) -> Iterator[None]:
     raise CheckpointError(f"{doing}: {text}. {advice}") from error
 
 
-@signals.hold_back()
 def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
   """Reads a part of the newest whole checkpoint of another run.
 
   Args:
     workdir: Path of that run's workdir.
-    abstract: The part as nested dicts. They have the names of that run's state,
-      and leaves with shape and dtype.
+    abstract: The part, as `Checkpoints.restore_part` takes it.
 
   Returns:
-    The part, as NumPy arrays.
+    The part.
 
   Raises:
     CheckpointError: If there is no whole checkpoint, if the part has other
       names or shapes, or if it cannot be read.
   """
-  folder = files.as_path(workdir) / "checkpoints"
-  step = newest_checkpoint.find(folder)
-  if step is None:
+  if not exists(workdir):
     raise CheckpointError(
       f"{workdir} holds no checkpoint: expected a trained run. Train it first."
     )
-  with (
-    _as_ours(f"{folder / str(step)} could not be read", "Copy it anew."),
-    ocp.CheckpointManager(
-      folder,
-      options=ocp.CheckpointManagerOptions(read_only=True),
-      item_handlers=ocp.PyTreeCheckpointHandler(),
-    ) as manager,
-  ):
-    expected = _shapes(abstract)
-    stored = manager.item_metadata(step).tree
-    found = _shapes(stored)
-    found = {name: found[name] for name in expected if name in found}
-    _check_shapes(folder / str(step), expected, found)
-    _check_chunks(folder / str(step), stored)
-    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    args = ocp.args.PyTreeRestore(
-      abstract,
-      restore_args=jax.tree.map(lambda _: as_numpy, abstract),
-      partial_restore=True,
-    )
-    return manager.restore(step, args=args)
+  with Checkpoints(workdir, read_only=True) as saved:
+    return saved.restore_part(saved.newest_whole(), abstract)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: Any) -> dict[str, Any]:
+  """Returns the shapes of arrays by name; `SKIPPED` for one that is skipped."""
   return {
-    _name(keys): tuple(leaf.shape)
+    _name(keys): SKIPPED if leaf is SKIPPED else tuple(leaf.shape)
     for keys, leaf in jax.tree.leaves_with_path(tree)
   }
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+  """Says how an array is read: placed by its sharding, or as NumPy."""
+  sharding = getattr(leaf, "sharding", None)
+  if sharding is None:
+    return ocp.RestoreArgs(restore_type=np.ndarray)
+  return ocp.ArrayRestoreArgs(
+    sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+  )
 
 
 def _name(keys: tuple[Any, ...]) -> str:
@@ -132,11 +123,13 @@ def _name(keys: tuple[Any, ...]) -> str:
 
 def _check_shapes(
   path: epath.Path,
-  expected: dict[str, tuple[int, ...]],
+  expected: dict[str, Any],
   found: dict[str, tuple[int, ...]],
 ) -> None:
   """Raises a CheckpointError for the first array that is not as expected."""
   for name in sorted(expected.keys() | found.keys()):
+    if expected.get(name) is SKIPPED and name in found:
+      continue
     if expected.get(name) != found.get(name):
       raise CheckpointError(
         f"{path} belongs to another network: {name} has the shape "
@@ -195,8 +188,10 @@ class Checkpoints:
     )
     self._handler = _Handler()
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    for args in (ocp.args.StandardSave, ocp.args.StandardRestore):
-      registry.add(checksums.ITEM, args, self._handler)
+    registry.add(checksums.ITEM, ocp.args.StandardSave, self._handler)
+    registry.add(
+      checksums.ITEM, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler()
+    )
     self._manager = ocp.CheckpointManager(
       self.path, options=options, handler_registry=registry
     )
@@ -291,13 +286,27 @@ class Checkpoints:
     )
     return files.read_json(file, advice, dict)
 
-  @signals.hold_back()
+  def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array of a checkpoint, by its name.
+
+    The names are paths such as `bank/z`.
+
+    Args:
+      step: Training step that `newest_whole` returned or `check` passed.
+
+    Raises:
+      CheckpointError: If the checkpoint cannot be read.
+    """
+    with self._reading(step):
+      return _shapes(self._manager.item_metadata(step).tree)
+
   def restore(self, step: int, abstract_state: Any) -> Any:
     """Restores the checkpoint of a training step.
 
     Args:
       step: Training step that `newest_whole` returned or `check` passed.
-      abstract_state: Tree of `jax.ShapeDtypeStruct` that carry shardings.
+      abstract_state: Tree of `jax.ShapeDtypeStruct` that carry shardings. A
+        leaf that is `SKIPPED` must be there, and is not read.
 
     Returns:
       The state, placed as the shardings say.
@@ -305,15 +314,40 @@ class Checkpoints:
     Raises:
       CheckpointError: If what is stored does not fit, or cannot be read.
     """
+    _check_shapes(
+      self.path / str(step), _shapes(abstract_state), self.shapes(step)
+    )
+    return self.restore_part(step, abstract_state)
+
+  @signals.hold_back()
+  def restore_part(self, step: int, abstract: Any) -> Any:
+    """Restores some arrays of a checkpoint; the others are not read.
+
+    Args:
+      step: Training step that `newest_whole` returned or `check` passed.
+      abstract: Tree of `jax.ShapeDtypeStruct` with the names of the state.
+        Names may be missing in dicts, and a leaf may be `SKIPPED`.
+
+    Returns:
+      The same tree. Its leaves are placed as their shardings say. A leaf
+      without a sharding becomes a NumPy array.
+
+    Raises:
+      CheckpointError: If the part has other names or shapes than what is
+        stored, or cannot be read.
+    """
     path = self.path / str(step)
-    with _as_ours(
-      f"The checkpoint {path} could not be restored",
-      "Move it away; the run then goes on from the one before it.",
-    ):
+    with self._reading(step):
       stored = self._manager.item_metadata(step).tree
-      _check_shapes(path, _shapes(abstract_state), _shapes(stored))
+      expected, found = _shapes(abstract), _shapes(stored)
+      found = {name: found[name] for name in expected if name in found}
+      _check_shapes(path, expected, found)
       _check_chunks(path, stored)
-      args = ocp.args.StandardRestore(abstract_state)
+      args = ocp.args.PyTreeRestore(
+        abstract,
+        restore_args=jax.tree.map(_restore_args, abstract),
+        partial_restore=True,
+      )
       return self._manager.restore(step, args=args)
 
   def close(self) -> None:
@@ -325,6 +359,13 @@ class Checkpoints:
     with self._writing():
       self._manager.wait_until_finished()
       self._manager.close()
+
+  def _reading(self, step: int) -> contextlib.AbstractContextManager[None]:
+    """Turns what goes wrong while a checkpoint is read into one message."""
+    return _as_ours(
+      f"The checkpoint {self.path / str(step)} could not be restored",
+      "Move it away; the run then goes on from the one before it.",
+    )
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:

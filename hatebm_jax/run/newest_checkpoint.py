@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from hatebm_jax import errors
 from hatebm_jax.run import checksums, files
 
-_BROKEN = "broken_checkpoints"
+BROKEN = "broken_checkpoints"
 
 
 class CheckpointError(errors.UserError):
@@ -46,7 +46,7 @@ def find(path: epath.Path, set_aside: bool = False) -> int | None:
   if jax.process_index() == 0:
     step, damages = _look_for(path, set_aside)
     for broken, damage in damages.items() if step is not None else ():
-      moved = f" It was moved to {path.parent / _BROKEN}." if set_aside else ""
+      moved = f" It was moved to {path.parent / BROKEN}." if set_aside else ""
       print(
         f"warning: the checkpoint of training step {broken} in {path} is "
         f"broken: {damage}.{moved} Going on with that of step {step}.",
@@ -89,7 +89,7 @@ def _look_for(
 
 def _set_aside(folder: epath.Path) -> None:
   """Moves a broken checkpoint to where no run deletes it."""
-  aside = folder.parent.parent / _BROKEN
+  aside = folder.parent.parent / BROKEN
   aside.mkdir(exist_ok=True)
   start = f"{folder.name}."
   number = sum(path.name.startswith(start) for path in files.entries(aside))

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import re
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
@@ -10,7 +12,8 @@ from etils import epath
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import errors
-from hatebm_jax.run import files
+from hatebm_jax.config import OnResume
+from hatebm_jax.run import changes, files, newest_checkpoint
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -27,6 +30,12 @@ SET_LABELS = {
 # are those of float32 numbers.
 _MAX_STEP, _MAX_VALUE = 2**53, 1e40
 
+# The files that a run writes before its first checkpoint.
+_FIRST_TRY = re.compile(
+  r"metrics\.jsonl|rollbacks\.json|nonfinite\.json|config_changes\.json"
+  r"|events\.out\.tfevents\..*|images/\d{8}_\w+\.png"
+)
+
 
 class WorkdirError(errors.UserError):
   """The workdir does not hold what the command needs, or is in use."""
@@ -37,6 +46,9 @@ def claim(
 ) -> None:
   """Makes `path` the workdir of a config, or checks that it already is.
 
+  A first try that has no checkpoint does not count: the config takes its place.
+  A run with checkpoints keeps its config until `take_over` is called.
+
   Args:
     path: Path of the workdir.
     config: Config of the command.
@@ -45,20 +57,82 @@ def claim(
   Raises:
     WorkdirError: If the workdir's run has another config.
   """
-  file = path / CONFIG
-  if file.exists():
-    difference = _first_difference(read_config(path), config)
-    if difference:
-      raise WorkdirError(
-        f"{path} holds a run with {difference}. Use another --workdir, or the "
-        "config that the run was started with (config.json in the workdir)."
-      )
+  if (path / CONFIG).exists():
+    old = read_config(path)
+    fixed = _changed(old, config, OnResume.FIXED)
+    if _was_trained(path):
+      if fixed:
+        raise WorkdirError(
+          f"{path} holds a run with {fixed}. Use another --workdir, or the "
+          "config that the run was started with (config.json in the workdir)."
+        )
+      return
+    found = fixed or _changed(old, config, OnResume.RECORDED)
+    if found and write:
+      _remove_first_try(path, found)
   if write:
-    files.write_atomic(file, config.to_json(indent=2) + "\n")
+    _write_config(path, config)
+
+
+def resume(
+  path: epath.Path, config: ml_collections.ConfigDict, step: int
+) -> None:
+  """Makes a config the one of a run from a training step on.
+
+  The training fields that change are recorded and printed.
+
+  Args:
+    path: Path of a workdir that `claim` has accepted.
+    config: Config of the command.
+    step: Number of training steps that the run has taken.
+  """
+  old = read_config(path)
+  changes.record(
+    path, step, changes.differences(old, config, OnResume.RECORDED)
+  )
+  current = config.copy_and_resolve_references()
+  for name, field in config_lib.fields():
+    if step and field.on_resume == OnResume.START:
+      with current.unlocked():
+        config_lib.put(current, name, config_lib.get(old, name))
+  _write_config(path, current)
+
+
+def _write_config(path: epath.Path, config: ml_collections.ConfigDict) -> None:
+  files.write_atomic(path / CONFIG, config.to_json(indent=2) + "\n")
+
+
+def _changed(old: Any, new: Any, kind: OnResume) -> str:
+  """Names the first field of a kind that differs, or ''."""
+  for name, (a, b) in changes.differences(old, new, kind).items():
+    return f"config.{name}={a!r}, the command says {b!r}"
+  return ""
+
+
+def _was_trained(path: epath.Path) -> bool:
+  """Returns whether a workdir holds a checkpoint, whole or broken."""
+  folders = (path / "checkpoints", path / newest_checkpoint.BROKEN)
+  return any(
+    entry.name.partition(".")[0].isdecimal()
+    for folder in folders
+    for entry in files.entries(folder)
+  )
+
+
+def _remove_first_try(path: epath.Path, found: str) -> None:
+  """Removes what a run writes before its first checkpoint, and says so."""
+  for file in [*files.entries(path), *files.entries(path / "images")]:
+    if _FIRST_TRY.fullmatch(f"{file.relative_to(files.as_path(path))}"):
+      file.unlink()
+  print(
+    f"{path} holds a first try without a checkpoint, with {found}. The command "
+    "takes its place.",
+    flush=True,
+  )
 
 
 def read_config(path: epath.Path) -> ml_collections.ConfigDict:
-  """Reads the config that a workdir's run was started with.
+  """Reads the config of a workdir's run, with the newest values.
 
   Raises:
     FileError: If the file is not JSON.
@@ -130,40 +204,54 @@ def is_metrics(line: Any) -> bool:
 
 
 def run_config(
-  path: epath.Path, config: ml_collections.ConfigDict
+  path: epath.Path,
+  config: ml_collections.ConfigDict,
+  given: Collection[str] = (),
+  step: int | None = None,
 ) -> ml_collections.ConfigDict:
-  """Returns the config of a run, with the command's groups of use.
+  """Returns the config of a run, with the fields that a command may set.
 
-  Those are the groups in which every field may change.
+  Those are the groups of use, in which every field may change freely, and
+  others that the command line names.
 
   Args:
     path: Path of the workdir.
     config: Config of the command.
+    given: Names of the fields that the command line sets, such as `seed`.
+    step: Training step of the checkpoint that is used; None: the newest.
 
   Raises:
+    ConfigError: If the command line sets a field that only training uses, and
+      the run has another value.
     WorkdirError: If the workdir holds no run, or its config cannot be read.
   """
   merged = read_config(path)
-  for group, fields in config_lib.GROUPS.items():
-    if group and all(field.may_change for field in fields.values()):
+  if step is not None:
+    changes.undo(merged, changes.read(path), step)
+  fields = dict(config_lib.fields())
+  for name in given:
+    old, new = (config_lib.get(x, name) for x in (merged, config))
+    if fields[name].in_use:
+      config_lib.put(merged, name, new)
+    elif old != new:
+      raise errors.ConfigError(
+        f"config.{name}={new!r}: the run in {path} has {old!r}. This field has "
+        "no effect here. --mode=sample and --mode=evaluate follow "
+        f"{_in_use()}."
+      )
+  for group, members in config_lib.GROUPS.items():
+    if group and all(x.on_resume == OnResume.FREE for x in members.values()):
       merged[group] = config[group]
   return merged
 
 
-def _plain(value: Any) -> Any:
-  """Returns a value as JSON gives it back: tuples become lists."""
-  return json.loads(json.dumps(value))
-
-
-def _first_difference(
-  saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict
-) -> str:
-  """Names the first field that makes two configs different runs, or ''."""
-  for group, fields in config_lib.GROUPS.items():
-    old, new = (saved[group], config[group]) if group else (saved, config)
-    for name, field in fields.items():
-      a, b = _plain(old[name]), _plain(new[name])
-      if a != b and not field.may_change:
-        full_name = f"{group}.{name}" if group else name
-        return f"config.{full_name}={a!r}, the command says {b!r}"
-  return ""
+def _in_use() -> str:
+  """Lists the fields that sampling and evaluation follow."""
+  names = []
+  for group, members in config_lib.GROUPS.items():
+    used = [name for name, field in members.items() if field.in_use]
+    if group and len(used) == len(members):
+      names.append(f"config.{group}")
+    else:
+      names += [f"config.{group}.{x}" if group else f"config.{x}" for x in used]
+  return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -276,27 +276,56 @@ def test_a_saved_config_that_is_wrong(group, name, value, message):
 
 
 def test_what_may_change_when_a_run_is_resumed():
-  free = {
-    group
-    for group, fields in config_lib.GROUPS.items()
-    if group and all(field.may_change for field in fields.values())
+  kinds = {kind: set() for kind in config_lib.OnResume}
+  for name, field in config_lib.fields():
+    kinds[field.on_resume].add(name)
+  fixed = kinds[config_lib.OnResume.FIXED]
+  assert fixed == {
+    *("objective", "seed", "train.batch_size"),
+    *(f"data.{name}" for name in ("image_size", "channels", "crop")),
+    *(f"model.{name}" for name in ("width", "latent_size")),
+    "hat.kind",
+    *(
+      f"generator.{name}"
+      for name in ("out_factor", "bank_size", "kind", "width", "norm_epsilon")
+    ),
+    *("sngan.discriminator_width", "sngan.discriminator_steps"),
   }
-  assert free == {
-    *("divergence", "sharding", "sample", "evaluate"),
-    *("metrics", "ood", "chains"),
+  assert kinds[config_lib.OnResume.START] == {"generator.source"}
+  recorded = kinds[config_lib.OnResume.RECORDED]
+  assert {name.partition(".")[0] for name in recorded} == {
+    *("train", "model", "langevin", "hat", "generator"),
+    *("autoencoder", "sngan"),
   }
-  others = {
-    name
-    for name in fields(config_lib.default())
-    if config_lib.may_change(name) and name.partition(".")[0] not in free
+  assert {"hat.learning_rate", "langevin.temperature"} < recorded
+  free = kinds[config_lib.OnResume.FREE]
+  assert {"data.source", "data.data_dir", "data.cache_gib"} < free
+  assert {"train.num_steps", "sample.weights", "divergence.patience"} < free
+
+
+def test_what_sampling_and_evaluation_follow():
+  groups = {"sample", "evaluate", "metrics", "ood", "chains", "sharding"}
+  followed = {name for name, field in config_lib.fields() if field.in_use}
+  for group in groups:
+    assert {f"{group}.{x}" for x in config_lib.GROUPS[group]} < followed
+  followed = {x for x in followed if x.partition(".")[0] not in groups}
+  langevin = {f"langevin.{name}" for name in config_lib.GROUPS["langevin"]}
+  assert followed >= {"seed", "data.source", "model.dtype"}
+  # Evaluation has its own values of these two.
+  assert langevin - followed == {
+    "langevin.max_drift_y",
+    "langevin.init_scale_y",
   }
-  train = {f"train.{name}" for name in config_lib.GROUPS["train"]} - {
-    "train.batch_size",
-    "train.average_decay",
-  }
-  assert others == {*train, "data.test_split"}
-  assert not config_lib.may_change("seed")
-  assert not config_lib.may_change("objective")
+  assert not {x for x in followed if x.startswith(("train.", "hat."))}
+
+
+def test_fields_are_read_and_set_by_name():
+  config = tiny.config()
+  config_lib.put(config, "hat.learning_rate_drops", [[2, 1e-4]])
+  config_lib.put(config, "seed", 3)
+  assert config.hat.learning_rate_drops == ((2, 1e-4),)
+  assert config_lib.get(config, "seed") == 3
+  assert config_lib.get(config, "model.width") == 8
 
 
 def test_every_field_is_described_in_whole_sentences():

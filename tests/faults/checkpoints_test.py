@@ -10,7 +10,7 @@ import pytest
 import tensorstore
 import tiny
 
-from hatebm_jax import objectives, sample, sharding, train
+from hatebm_jax import objectives, restore, sample, sharding, train
 from hatebm_jax.run import checkpoint, workdir
 from hatebm_jax.run import files as run_files
 
@@ -81,7 +81,7 @@ def final_arrays(path):
   config, mesh = tiny.config(), sharding.make_mesh()
   objective = objectives.make(config, mesh)
   with checkpoint.Checkpoints(path) as saved:
-    return train.restore_or_init(config, objective, mesh, saved)
+    return restore.restore_or_init(config, objective, mesh, saved)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

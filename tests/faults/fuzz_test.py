@@ -34,6 +34,7 @@ from hatebm_jax import convert, data, errors, report
 from hatebm_jax.convert import tf_file, torch_file, torch_pickle
 from hatebm_jax.metrics import moments
 from hatebm_jax.models.hat import Hat
+from hatebm_jax.run import changes as changes_lib
 from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -634,6 +635,10 @@ EVALUATION = {
 }
 LINES = [{"step": step, "energy_gap": 0.1 * step} for step in (1, 2)]
 RECORDS = [{"step": 7, "to": 4, "rule": "max_saturation", "value": 0.5}]
+CHANGED = [
+  {"step": 2, "field": "hat.max_grad_norm", "from": None, "to": 50.0},
+  {"step": 4, "field": "langevin.num_steps", "from": 3, "to": 5},
+]
 
 
 def write_run(path, drawn, files):
@@ -658,11 +663,12 @@ def run_files():
     "config.json": json.loads(tiny.config().to_json()),
     workdir.METRICS: LINES,
     divergence.FILE: RECORDS,
+    changes_lib.FILE: CHANGED,
     workdir.EVALUATION: EVALUATION,
   }
 
 
-RUNS = st.tuples(st.integers(0, 3), EDITS, st.just([]) | CHANGES)
+RUNS = st.tuples(st.integers(0, 4), EDITS, st.just([]) | CHANGES)
 
 
 @counts(150)
@@ -673,7 +679,7 @@ def test_json(tmp_path, count):
     write_run(tmp_path, drawn, files)
     lines = workdir.read_metrics(tmp_path)
     return (
-      workdir.run_config(tmp_path, config),
+      workdir.run_config(tmp_path, config, step=2),
       workdir.read_evaluation(tmp_path),
       divergence.rollbacks(tmp_path),
       lines,

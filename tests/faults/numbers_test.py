@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import data, networks, objectives, pixels, sharding, train
+from hatebm_jax import (
+  data,
+  networks,
+  objectives,
+  pixels,
+  restore,
+  sharding,
+  train,
+)
 from hatebm_jax.run import checkpoint
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -22,7 +30,7 @@ def plant(config, path, value):
   mesh = sharding.make_mesh()
   objective = objectives.make(config, mesh)
   with checkpoint.Checkpoints(path) as saved:
-    state, step = train.restore_or_init(config, objective, mesh, saved)
+    state, step = restore.restore_or_init(config, objective, mesh, saved)
     params = state.hat.params
     kernel = params["head"]["kernel"].at[0, 0].set(value)
     params = {**params, "head": {**params["head"], "kernel": kernel}}

@@ -1,6 +1,6 @@
 """A network in training: parameters, their average, state of the optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +60,57 @@ def update(
 def params_of(learner: Learner, weights: str) -> optax.Params:
   """Returns the `raw` or the `averaged` weights."""
   return {"raw": learner.params, "averaged": learner.average}[weights]
+
+
+def as_stored(state: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+  """Returns an abstract state with the optimizers that a checkpoint has.
+
+  A run may begin to clip gradients, or cease to, when it is resumed. This
+  changes how optax nests the state of the optimizer, and not its arrays.
+
+  Args:
+    state: NamedTuple of learners and other trees.
+    shapes: Shape of each array of the checkpoint by name.
+  """
+  stored = lambda name: f"{name}/optimizer/1/0/count" in shapes
+  return type(state)(
+    *(_nest(part, stored(name)) for name, part in state._asdict().items())
+  )
+
+
+def as_configured(state: Any, abstract: Any) -> Any:
+  """Returns a state with the optimizers of an abstract state.
+
+  It is the inverse of `as_stored`.
+
+  Args:
+    state: Restored state, a NamedTuple of learners and other trees.
+    abstract: State of the objective that is trained.
+  """
+  return type(state)(
+    *(
+      _nest(part, _is_clipped(like))
+      for part, like in zip(state, abstract, strict=True)
+    )
+  )
+
+
+def _is_clipped(part: Any) -> bool:
+  """Returns whether a learner's Adam stands behind a clip, as in `optim`."""
+  match part:
+    case Learner(optimizer=(optax.EmptyState(), (optax.ScaleByAdamState(), _))):
+      return True
+  return False
+
+
+def _nest(part: Any, clipped: bool) -> Any:
+  """Returns a part of a state, with a learner's Adam behind a clip or not."""
+  if _is_clipped(part) and not clipped:
+    return part._replace(optimizer=part.optimizer[1])
+  match part:
+    case Learner(optimizer=(optax.ScaleByAdamState(), _) as adam) if clipped:
+      return part._replace(optimizer=(optax.EmptyState(), adam))
+  return part
 
 
 def partition_specs(

@@ -1,6 +1,6 @@
 """What every objective offers to the training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,16 @@ ShownImages = dict[str, jax.Array]
 def nothing_frozen() -> tuple[()]:
   """Loads nothing: the run starts from its seed alone."""
   return ()
+
+
+def resume_as_stored(
+  read: Callable[[Any], Any],
+  abstract: Any,
+  shapes: Mapping[str, tuple[int, ...]],
+) -> Any:
+  """Reads a state that does not depend on the number of devices."""
+  del shapes
+  return read(abstract)
 
 
 class Objective(NamedTuple):
@@ -32,6 +42,11 @@ class Objective(NamedTuple):
     load_frozen: Function `() -> frozen` that reads what a new run takes over
       from another one, a tuple of pytrees. A run with a checkpoint does not
       need it: its state holds it.
+    resume: Function `(read, abstract, shapes) -> state` that reads a
+      checkpoint. `read` restores an abstract state. `abstract` is the state as
+      `init` makes it on these devices. `shapes` has the shape of each stored
+      array by name. An objective needs its own function if the shapes in its
+      state depend on the number of devices.
     batches_per_step: Number of batches of data that a training step takes.
     test_loss: Function `(state, images, rng) -> losses [batch]` of uint8 images
       of the test split; None: the objective has none.
@@ -43,5 +58,6 @@ class Objective(NamedTuple):
   networks: networks.Networks
   frozen: tuple[Any, ...] = ()
   load_frozen: Callable[[], tuple[Any, ...]] = nothing_frozen
+  resume: Callable[..., Any] = resume_as_stored
   batches_per_step: int = 1
   test_loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None

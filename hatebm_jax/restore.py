@@ -1,0 +1,211 @@
+"""What is read from the checkpoints of a run, to resume it and to use it.
+
+A run is resumed from its whole state. Sampling and evaluation read only the
+weights that they use. They know neither the batch nor the bank, so that a run
+can be used on any number of devices.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+from etils import epath
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
+from hatebm_jax import errors, networks, objectives, sharding
+from hatebm_jax.objectives.parts import learner
+from hatebm_jax.objectives.parts.objective import Objective
+from hatebm_jax.run import changes, checkpoint, files, signals, workdir
+
+
+class Restored(NamedTuple):
+  """A trained run that is ready for use.
+
+  Attributes:
+    config: Config of the run, with the command's fields for sampling and
+      evaluation.
+    step: Number of training steps that its weights have taken.
+    networks: Networks of the run.
+    variables: Parameters of hat and generator, raw or averaged as the config
+      says.
+    encoder_variables: Variables of the encoder; None for a run without one.
+    mesh: Mesh that the variables lie on.
+    changes: Training fields that changed before this step, as
+      `run.changes.read` returns them.
+  """
+
+  config: ml_collections.ConfigDict
+  step: int
+  networks: networks.Networks
+  variables: tuple[Any, Any]
+  encoder_variables: Any
+  mesh: Mesh
+  changes: tuple[dict[str, Any], ...] = ()
+
+
+@signals.hold_back()
+def restore(
+  config: ml_collections.ConfigDict,
+  path: epath.PathLike,
+  generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
+  given: Collection[str] = (),
+) -> Restored:
+  """Restores a checkpoint of a run, the newest unless the config names one.
+
+  Args:
+    config: Config of the command. The groups `sample`, `evaluate`, `metrics`,
+      `ood`, `chains` and `sharding` are taken from it, and the fields that
+      `given` names. All other fields are those of the run.
+    path: Path of the workdir.
+    generator: Generator of the user's own, if the run was trained with one.
+    hat: Hat of the user's own, if the run was trained with one.
+    given: Names of fields that the command line sets, such as `seed`.
+
+  Raises:
+    CheckpointError: If no checkpoint is whole, or it is of another network.
+    ConfigError: If a field cannot be used, the run was trained with a generator
+      of the user's own and none is given here, or `given` names a field that
+      has no effect and differs from the run's.
+    WorkdirError: If the workdir holds no run or no such checkpoint.
+  """
+  path = files.as_path(path)
+  use = functools.partial(workdir.run_config, path, config, given)
+  weights = config.sample.weights
+
+  def pick(model, state):
+    encoder_variables = None
+    if model.encoder:
+      encoder_variables = model.encoder_variables(state, weights)
+    return model.variables(state, weights), encoder_variables
+
+  config_lib.check(use())
+  with checkpoint.Checkpoints(path, read_only=True) as saved:
+    step = _pick_step(saved, config.sample.checkpoint, path)
+    config = use(step)
+    model, part = _read(config, saved, step, pick, generator, hat)
+  earlier = tuple(x for x in changes.read(path) if x["step"] < step)
+  return Restored(config, step, model, *part, sharding.make_mesh(), earlier)
+
+
+@signals.hold_back()
+def restore_part(
+  config: ml_collections.ConfigDict,
+  path: epath.PathLike,
+  pick: Callable[[networks.Networks, Any], Any],
+  generator: networks.Generator | None = None,
+  hat: networks.Hat | None = None,
+) -> tuple[networks.Networks, Any, int]:
+  """Restores some arrays of a run, of a checkpoint as in `restore`.
+
+  Args:
+    config: Config of the run, with the command's fields for sampling.
+    path: Path of the workdir.
+    pick: Function `(networks, state) -> part` that takes a state apart, without
+      computing anything. Only the arrays of the part are read.
+    generator: Generator of the user's own, if the run was trained with one.
+    hat: Hat of the user's own, if the run was trained with one.
+
+  Returns:
+    The networks of the run, the part with its arrays on all devices, and the
+    number of training steps that it has taken.
+  """
+  path = files.as_path(path)
+  config_lib.check(config)
+  with checkpoint.Checkpoints(path, read_only=True) as saved:
+    step = _pick_step(saved, config.sample.checkpoint, path)
+    return *_read(config, saved, step, pick, generator, hat), step
+
+
+def _read(config, saved, step, pick, generator, hat):
+  """Returns the networks of a run, and what is picked from a checkpoint."""
+  of_config = config.objective != "joint" or config.generator.source
+  if generator is None and not of_config:
+    raise errors.ConfigError(
+      f"{saved.path.parent}: this run's hat sits on a generator that was given "
+      "to train.train in Python. Give it to sample.restore too."
+    )
+  # Any batch and any bank suit one device. Nothing is computed on it.
+  one_device = sharding.make_mesh(jax.devices()[:1])
+  objective = objectives.make(config, one_device, generator, hat)
+  model = objective.networks
+  abstract = learner.as_stored(
+    compile_lib.abstract_state(config, objective, one_device),
+    saved.shapes(step),
+  )
+  abstract = _only(abstract, lambda state: pick(model, state))
+  return model, pick(model, saved.restore(step, abstract))
+
+
+def _only(abstract: Any, pick: Callable[[Any], Any]) -> Any:
+  """Returns an abstract state that skips what is not picked.
+
+  What is picked is placed whole on every device.
+  """
+  leaves, structure = jax.tree.flatten(abstract)
+  numbers = structure.unflatten(range(len(leaves)))
+  picked = set(jax.tree.leaves(pick(numbers)))
+  place = NamedSharding(sharding.make_mesh(), P())
+  return structure.unflatten(
+    jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    if i in picked
+    else checkpoint.SKIPPED
+    for i, leaf in enumerate(leaves)
+  )
+
+
+def _pick_step(
+  saved: checkpoint.Checkpoints, wanted: int | None, path: epath.Path
+) -> int:
+  """Returns the training step of the checkpoint to restore."""
+  steps = saved.steps()
+  if not steps:
+    raise workdir.WorkdirError(
+      f"{saved.path} holds no checkpoint. Train the run first: "
+      f"--mode=train --workdir={path}."
+    )
+  if wanted is None:
+    return saved.newest_whole()
+  if wanted not in steps:
+    raise workdir.WorkdirError(
+      f"config.sample.checkpoint={wanted}: expected a training step that "
+      f"{saved.path} holds, one of {', '.join(map(str, steps))}."
+    )
+  saved.check(wanted)
+  return wanted
+
+
+def restore_or_init(
+  config: ml_collections.ConfigDict,
+  objective: Objective,
+  mesh: Mesh,
+  saved: checkpoint.Checkpoints,
+  frozen: tuple[Any, ...] | None = None,
+) -> tuple[Any, int]:
+  """Returns the state of a run and how many training steps it has taken.
+
+  Args:
+    config: Config of the run.
+    objective: Objective of the run.
+    mesh: Mesh to put the state on.
+    saved: Checkpoints of the run; a run without any is a new one.
+    frozen: Result of `objective.load_frozen`; None: it is read here if the run
+      is new.
+  """
+  abstract = compile_lib.abstract_state(config, objective, mesh)
+  step = saved.newest_whole()
+  if step is None:
+    frozen = objective.load_frozen() if frozen is None else frozen
+    return compile_lib.init_state(config, objective, abstract, frozen), 0
+  shapes = saved.shapes(step)
+
+  def read(abstract):
+    state = saved.restore(step, learner.as_stored(abstract, shapes))
+    return learner.as_configured(state, abstract)
+
+  return objective.resume(read, abstract, shapes), step
