@@ -129,10 +129,20 @@ def make_test(
     mesh: Mesh that the state lies on.
 
   Returns:
-    The function; None if the objective has no test loss or none is asked for.
+    The function; None if no test loss is asked for.
+
+  Raises:
+    ConfigError: If the objective has no test loss.
+    DataError: If the images have no test split.
   """
-  if objective.test_loss is None or not config.train.test_every:
+  if not config.train.test_every:
     return None
+  if objective.test_loss is None:
+    raise errors.ConfigError(
+      f"config.train.test_every={config.train.test_every}: expected 0, because "
+      f"config.objective={config.objective!r} has no loss on the test split. "
+      "Set --config.train.test_every=0."
+    )
   source = data.open_source(config.data, "test")
   rng = rng_lib.stream(jax.random.key(config.seed), "test")
   local = config.train.batch_size // jax.process_count()

@@ -8,12 +8,13 @@ The installed command `hatebm` does the same.
 import signal
 import sys
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
 from hatebm_jax import config as config_lib
-from hatebm_jax import config_flag, errors, evaluation, sample, train
+from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
 from hatebm_jax.run import checkpoint, distributed, files
 
 _CONFIG = config_flag.define(
@@ -95,9 +96,12 @@ def main(argv: list[str]) -> int:
 def _run(mode: str, config: ml_collections.ConfigDict, path: epath.Path) -> int:
   """Runs one mode; returns the exit status."""
   if mode == "train":
+    restore.check_step(config, path)
     stopped_by = train.train(config, path)
     if stopped_by:
       return 130 if stopped_by == signal.SIGINT else 0
+  if jax.process_index() == 0:
+    files.check_writable(path / "samples" if mode == "sample" else path)
   if mode == "evaluate" and config.metrics.samples:
     evaluation.write(evaluation.evaluate_file(config), path)
     return 0

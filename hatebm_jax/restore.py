@@ -180,6 +180,33 @@ def _pick_step(
   return wanted
 
 
+def check_step(config: ml_collections.ConfigDict, path: epath.Path) -> None:
+  """Checks that `config.sample.checkpoint` will be there after training.
+
+  Args:
+    config: Config of a command that trains and then draws samples.
+    path: Path of the workdir.
+
+  Raises:
+    ConfigError: If the run holds no such checkpoint when it has been trained.
+  """
+  wanted, group = config.sample.checkpoint, config.train
+  if wanted is None:
+    return
+  steps = list(checkpoint.steps(path))
+  done, keep = max(steps, default=0), group.keep_checkpoints
+  if done < group.num_steps:
+    multiples = range(0, group.num_steps + 1, group.checkpoint_every)
+    due = {*multiples[-keep:], group.num_steps}
+    steps = sorted({*steps, *(step for step in due if step > done)})[-keep:]
+  if wanted not in steps:
+    raise errors.ConfigError(
+      f"config.sample.checkpoint={wanted}: expected a checkpoint that is there "
+      f"after training, one of {', '.join(map(str, sorted(steps)))}. Correct "
+      "it, or leave it out for the newest one."
+    )
+
+
 def restore_or_init(
   config: ml_collections.ConfigDict,
   objective: Objective,

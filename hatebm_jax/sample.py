@@ -1,5 +1,6 @@
 """Draws images from a trained run: samples, a grid, a film strip of paths."""
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -168,10 +169,21 @@ def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
       "split": film_strip.split_picture(paths),
     }
   if restored.networks.encoder is not None:
-    pairs = reconstruct(restored, _GRID_IMAGES // 2)
-    rows = pairs.swapaxes(0, 1).reshape(-1, *pairs.shape[2:])
-    result["reconstructions"] = images.grid(rows, columns=10)
+    result |= _reconstructions(restored)
   return result
+
+
+def _reconstructions(restored: Restored) -> dict[str, np.ndarray]:
+  """Returns the picture of reconstructions, if there are test images."""
+  try:
+    pairs = reconstruct(restored, _GRID_IMAGES // 2)
+  except data.DataError as error:
+    # Samples need no images.
+    if jax.process_index() == 0:
+      print(f"No reconstructions are drawn: {error}", file=sys.stderr)
+    return {}
+  rows = pairs.swapaxes(0, 1).reshape(-1, *pairs.shape[2:])
+  return {"reconstructions": images.grid(rows, columns=10)}
 
 
 def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:

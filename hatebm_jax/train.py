@@ -111,7 +111,7 @@ def train(
   objective = objectives.make(config, mesh, generator, hat)
   with _hold(path):
     # A wrong source must neither claim the workdir nor wait for data.
-    frozen = () if checkpoint.exists(path) else objective.load_frozen()
+    frozen = () if checkpoint.steps(path) else objective.load_frozen()
     source = data.open_source(config.data, "train")
     test_fn = feed.make_test(config, objective, mesh)
     workdir.claim(path, config, jax.process_index() == 0)

@@ -47,9 +47,10 @@ class _Handler(ocp.StandardCheckpointHandler):
     checksums.write(directory)
 
 
-def exists(workdir: epath.PathLike) -> bool:
-  """Returns whether a workdir holds a checkpoint; makes no folder."""
-  return bool(newest_checkpoint.folders(files.as_path(workdir) / "checkpoints"))
+def steps(workdir: epath.PathLike) -> list[int]:
+  """Returns the training steps of a workdir's checkpoints; makes no folder."""
+  folder = files.as_path(workdir) / "checkpoints"
+  return sorted(newest_checkpoint.folders(folder))
 
 
 def hide_threads() -> None:
@@ -91,7 +92,7 @@ def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
     CheckpointError: If there is no whole checkpoint, if the part has other
       names or shapes, or if it cannot be read.
   """
-  if not exists(workdir):
+  if not steps(workdir):
     raise CheckpointError(
       f"{workdir} holds no checkpoint: expected a trained run. Train it first."
     )

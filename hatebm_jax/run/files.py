@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,28 @@ def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
     # A disk that is full needs the room that the partial file takes.
     partial.unlink(missing_ok=True)
     raise
+
+
+def check_writable(folder: epath.PathLike) -> None:
+  """Checks that files can be written into a folder, and leaves none there.
+
+  Args:
+    folder: Path of the folder. It may be missing; it is not made here.
+
+  Raises:
+    FileError: If nothing can be written there.
+  """
+  folder = as_path(folder)
+  place = folder
+  while not place.exists() and place != place.parent:
+    place = place.parent
+  try:
+    tempfile.TemporaryFile(dir=place).close()
+  except OSError as error:
+    raise FileError(
+      f"{folder}: expected a folder that can be written to; {place}: "
+      f"{error.strerror}. Mend this, or name another place."
+    ) from error
 
 
 def write_json(

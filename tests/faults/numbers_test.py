@@ -93,7 +93,7 @@ def test_data(tmp_path, monkeypatch):
     train.train(config, tmp_path)
   found = note(tmp_path)
   assert found["step"] == 2 and found["indices"] == indices.tolist()
-  assert not checkpoint.exists(tmp_path)
+  assert not checkpoint.steps(tmp_path)
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY])
@@ -110,7 +110,7 @@ def test_a_generator_that_is_given(tmp_path, value):
     train.train(config, tmp_path, generator)
   assert "checkpoint: there is none" in str(error.value)
   assert note(tmp_path)["step"] == 1
-  assert not checkpoint.exists(tmp_path)
+  assert not checkpoint.steps(tmp_path)
 
 
 def test_a_chain_that_explodes(tmp_path):
