@@ -34,6 +34,7 @@ __all__ = [
   "put",
 ]
 
+_NEWER = " If a newer version of hatebm_jax has saved this config, install it."
 _SHOWN = 80  # characters of a wrong name or value in a message
 
 
@@ -105,14 +106,14 @@ def from_saved(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
     ConfigError: If a field is unknown or has a value that is not allowed.
   """
   config = default()
-  _refuse_unknown("", saved, _top_names())
+  _refuse_unknown("", saved, _top_names(), _NEWER)
   for group, fields in GROUPS.items():
     if group and group not in saved:
       continue
     values = saved[group] if group else saved
     if group:
       _check_is_group(values, group)
-      _refuse_unknown(f"{group}.", values, fields)
+      _refuse_unknown(f"{group}.", values, fields, _NEWER)
     known = {name: values[name] for name in fields if name in values}
     _check_values(known, group)
     target = config[group] if group else config
@@ -177,7 +178,7 @@ def _check_names(
   _refuse_unknown(prefix, found, expected)
 
 
-def _refuse_unknown(prefix: str, found, expected) -> None:
+def _refuse_unknown(prefix: str, found, expected, advice: str = "") -> None:
   """Raises a ConfigError that names the nearest field if one is unknown."""
   for name in found:
     if name not in expected:
@@ -185,6 +186,7 @@ def _refuse_unknown(prefix: str, found, expected) -> None:
       raise errors.ConfigError(
         f"config.{prefix}{_cut(str(name))} is not known"
         + (f": did you mean config.{prefix}{near[0]}?" if near else ".")
+        + advice
       )
 
 

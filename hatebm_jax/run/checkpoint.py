@@ -83,7 +83,8 @@ def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
 
   Args:
     workdir: Path of that run's workdir.
-    abstract: The part, as `Checkpoints.restore_part` takes it.
+    abstract: The part as nested dicts. They have the names of that run's state,
+      and leaves with shape and dtype.
 
   Returns:
     The part.
@@ -97,7 +98,7 @@ def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
       f"{workdir} holds no checkpoint: expected a trained run. Train it first."
     )
   with Checkpoints(workdir, read_only=True) as saved:
-    return saved.restore_part(saved.newest_whole(), abstract)
+    return saved.restore(saved.newest_whole(), abstract, is_part=True)
 
 
 def _shapes(tree: Any) -> dict[str, Any]:
@@ -301,53 +302,36 @@ class Checkpoints:
     with self._reading(step):
       return _shapes(self._manager.item_metadata(step).tree)
 
-  def restore(self, step: int, abstract_state: Any) -> Any:
-    """Restores the checkpoint of a training step.
-
-    Args:
-      step: Training step that `newest_whole` returned or `check` passed.
-      abstract_state: Tree of `jax.ShapeDtypeStruct` that carry shardings. A
-        leaf that is `SKIPPED` must be there, and is not read.
-
-    Returns:
-      The state, placed as the shardings say.
-
-    Raises:
-      CheckpointError: If what is stored does not fit, or cannot be read.
-    """
-    _check_shapes(
-      self.path / str(step), _shapes(abstract_state), self.shapes(step)
-    )
-    return self.restore_part(step, abstract_state)
-
   @signals.hold_back()
-  def restore_part(self, step: int, abstract: Any) -> Any:
-    """Restores some arrays of a checkpoint; the others are not read.
+  def restore(self, step: int, abstract: Any, is_part: bool = False) -> Any:
+    """Restores the checkpoint of a training step, or some of its arrays.
 
     Args:
       step: Training step that `newest_whole` returned or `check` passed.
-      abstract: Tree of `jax.ShapeDtypeStruct` with the names of the state.
-        Names may be missing in dicts, and a leaf may be `SKIPPED`.
+      abstract: Tree of `jax.ShapeDtypeStruct`. A leaf that is `SKIPPED` must be
+        there, and is not read.
+      is_part: Whether names of the state may be missing in the dicts of
+        `abstract`.
 
     Returns:
       The same tree. Its leaves are placed as their shardings say. A leaf
       without a sharding becomes a NumPy array.
 
     Raises:
-      CheckpointError: If the part has other names or shapes than what is
-        stored, or cannot be read.
+      CheckpointError: If what is stored does not fit, or cannot be read.
     """
     path = self.path / str(step)
     with self._reading(step):
       stored = self._manager.item_metadata(step).tree
       expected, found = _shapes(abstract), _shapes(stored)
-      found = {name: found[name] for name in expected if name in found}
+      if is_part:
+        found = {name: found[name] for name in expected if name in found}
       _check_shapes(path, expected, found)
       _check_chunks(path, stored)
       args = ocp.args.PyTreeRestore(
         abstract,
         restore_args=jax.tree.map(_restore_args, abstract),
-        partial_restore=True,
+        partial_restore=is_part,
       )
       return self._manager.restore(step, args=args)
 

@@ -149,10 +149,7 @@ def read_config(path: epath.Path) -> ml_collections.ConfigDict:
   try:
     return config_lib.from_saved(saved)
   except errors.ConfigError as error:
-    raise WorkdirError(
-      f"{file}: {error} If a newer version of hatebm_jax has written the file, "
-      f"install that version. {advice}"
-    ) from error
+    raise WorkdirError(f"{file}: {error} {advice}") from error
 
 
 def read_evaluation(path: epath.Path) -> dict[str, Any] | None:

@@ -106,3 +106,16 @@ def test_a_run_in_a_folder_with_a_strange_name(tmp_path):
     found["hat"]["params"]["head"]["kernel"],
     restored.variables[0]["head"]["kernel"],
   )
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+  files.check_writable(tmp_path / "not" / "there")
+  files.check_writable(tmp_path)
+  assert not list(tmp_path.iterdir())
+  (tmp_path / "file").write_text("")
+  for name in ("file", "file/run"):
+    with pytest.raises(files.FileError, match="that can be written to"):
+      files.check_writable(tmp_path / name)
+  # Nobody can write into this folder, not even root.
+  with pytest.raises(files.FileError, match="/proc"):
+    files.check_writable("/proc/self/run")
