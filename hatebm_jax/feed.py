@@ -36,7 +36,10 @@ def check_dispatch(group: ml_collections.ConfigDict) -> None:
 
 
 def check_images(
-  num_images: int | None, source: data.Source, before: str, now: str
+  num_images: int | None,
+  source: data.Source,
+  before: ml_collections.ConfigDict,
+  now: ml_collections.ConfigDict,
 ) -> None:
   """Checks that a resumed run goes on with the images that it has begun with.
 
@@ -44,22 +47,23 @@ def check_images(
     num_images: Number of images that the run was trained on; None: it is a new
       run, or an older version of this package did not note the number.
     source: Source of the images.
-    before: Field `config.data.source` of the run.
-    now: Field `config.data.source` of the command.
+    before: Group `data` of the run's config.
+    now: Group `data` of the command's config.
 
   Raises:
-    ConfigError: If the command names another source than the run, and it has
-      another number of images.
+    ConfigError: If the command names other images than the run, and their
+      number differs.
   """
   if num_images in (None, source.num_images):
     return
   found = f"{source.name} has {source.num_images} images"
-  if before != now:
-    raise errors.ConfigError(
-      f"config.data.source={now!r}: expected the {num_images} images that the "
-      f"run was trained on, perhaps in another place; {found}. Correct the "
-      "source, or train in a new --workdir."
-    )
+  for name in ("source", "train_split", "feature"):
+    if before[name] != now[name]:
+      raise errors.ConfigError(
+        f"config.data.{name}={now[name]!r}: expected the {num_images} images "
+        f"that the run was trained on, perhaps in another place; {found}. "
+        "Correct it, or train in a new --workdir."
+      )
   print(
     f"warning: {found}. The run was trained on {num_images} images so far.",
     file=sys.stderr,

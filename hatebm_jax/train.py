@@ -165,8 +165,8 @@ def _train(
   feed.check_images(
     note.pop("num_images", None),
     setting.source,
-    workdir.read_config(path).data.source,
-    config.data.source,
+    workdir.read_config(path).data,
+    config.data,
   )
   if writes:
     workdir.resume(path, config, first_step)

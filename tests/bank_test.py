@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from hatebm_jax import bank, errors, sharding
 from hatebm_jax import rng as rng_lib
@@ -109,3 +110,53 @@ def test_the_bank_is_overwritten_in_place():
   assert f"f32[{shape}]" in compiled.as_text()
   copies = re.findall(rf"= f32\[{shape}\]\S* copy\(", compiled.as_text())
   assert not copies
+
+
+def abstract(partitions, slots, devices):
+  """Returns shapes and places of a bank of images of 2 pixels."""
+  mesh = sharding.make_mesh(jax.devices()[:devices])
+  place = sharding.named(mesh, P(sharding.AXIS))
+  return mesh, bank.Bank(
+    jax.ShapeDtypeStruct((partitions, slots, 3), jnp.float32, sharding=place),
+    jax.ShapeDtypeStruct(
+      (partitions, slots, 2, 2, 1), jnp.float32, sharding=place
+    ),
+  )
+
+
+@pytest.mark.parametrize(
+  ("stored", "devices", "fits"),
+  [
+    ((128, 79), 1, True),  # The published bank on 32 devices.
+    ((16, 625), 8, True),
+    ((16, 625), 3, False),
+    ((16, 625), 5, False),
+    ((16, 625), 7, False),
+  ],
+)
+def test_the_layout_of_a_checkpoint(stored, devices, fits):
+  mesh, here = abstract(*bank.layout(10_000, 128, 1), devices)
+  found = bank.as_stored(here, (*stored, 3), 10_000, 128, mesh)
+  assert found.z.shape == (*stored, 3) and found.x.shape == (*stored, 2, 2, 1)
+  assert bank.fits(found, mesh) == fits
+  # Every device can hold its part, whichever axis divides.
+  assert found.z.sharding.shard_shape(found.z.shape)
+
+
+@pytest.mark.parametrize("stored", [(), (128, 80, 3), (625, 16, 3), (1, 1, 3)])
+def test_what_is_no_layout_of_the_bank_is_left_to_the_check(stored):
+  mesh, here = abstract(16, 625, 1)
+  assert bank.as_stored(here, stored, 10_000, 128, mesh) is here
+
+
+@pytest.mark.parametrize("to", [(8, 3), (8, 4), (2, 4), (24, 1), (3, 8)])
+def test_pairs_in_another_layout(to):
+  pairs = make(partitions=4, slots=6)
+  _, like = abstract(*to, 1)
+  found = bank.lay_out(pairs, like)
+  for part, before in zip(found, pairs, strict=True):
+    assert part.shape == (*to, *before.shape[2:])
+    flat = np.reshape(part, (-1, *before.shape[2:]))
+    before = np.reshape(before, (24, *flat.shape[1:]))
+    for i, row in enumerate(flat):
+      np.testing.assert_array_equal(row, before[i % 24])

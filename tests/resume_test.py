@@ -107,14 +107,21 @@ def test_images_that_have_moved(tmp_path, capsys):
 
 
 def test_a_first_try_does_not_claim_the_workdir(tmp_path, capsys):
-  broken = tiny.config(hat__learning_rate=1e9, model__width=4)
+  # This learning rate sends the energies to infinity within a few steps.
+  broken = tiny.config(
+    hat__learning_rate=1e3,
+    model__latent_size=6,
+    train__num_steps=8,
+    train__checkpoint_every=100,
+  )
   with pytest.raises(train.TrainingError, match="there is none"):
     train.train(broken, tmp_path)
   assert workdir.read_metrics(tmp_path)
   config = tiny.config(train__num_steps=2)
   assert train.train(config, tmp_path) is None
-  assert "model.width=4, the command says 8" in capsys.readouterr().out
-  assert workdir.read_config(tmp_path).model.width == 8
+  printed = capsys.readouterr().out
+  assert "model.latent_size=6, the command says 4" in printed
+  assert workdir.read_config(tmp_path).model.latent_size == 4
   assert not (tmp_path / train.NON_FINITE).exists()
   assert [line["step"] for line in workdir.read_metrics(tmp_path)] == [1, 2]
 

@@ -147,6 +147,8 @@ GROUPS = {
       "The training images are this split of a TensorFlow data set, such as "
       "'train[:90%]', or this folder below the folder of images. Empty means "
       "the usual names, such as train.",
+      _FREE,
+      in_use=True,
     ),
     "test_split": Field(
       "",
@@ -154,12 +156,15 @@ GROUPS = {
       "The test images are this split or folder. Empty means the usual names, "
       "such as test and validation.",
       _FREE,
+      in_use=True,
     ),
     "feature": Field(
       "",
       rules.TEXT,
       "The images are this feature of a TensorFlow data set. Empty means "
       "'image'.",
+      _FREE,
+      in_use=True,
     ),
     "image_size": Field(
       32,

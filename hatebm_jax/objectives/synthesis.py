@@ -91,7 +91,12 @@ def make(
     config: Config of the run.
     mesh: Mesh of the run.
     hat: Hat of the user's own; None: the hat of the config.
+
+  Raises:
+    ConfigError: If the bank is smaller than the batch.
   """
+  # The devices of the mesh matter to training alone.
+  bank_lib.layout(config.generator.bank_size, config.train.batch_size, 1)
   model = make_networks(config, hat)
   return Objective(
     init=_make_init(config, mesh, model),
