@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
 from hatebm_jax import (
@@ -152,18 +154,19 @@ def test_a_test_loss_that_no_objective_has(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_the_names_that_a_command_line_sets():
-  flag_values = config_flag.flags.FlagValues()
-  config_flag.config_flags.DEFINE_config_file("config", flag_values=flag_values)
-  flag_values(
-    [
-      "command",
-      f"--config={config_flag.find('digits')}",
-      "--config.seed=7",
-      "--config.data.source=digits",
-    ]
-  )
-  assert config_flag.given(flag_values["config"]) == {"seed", "data.source"}
+def test_the_names_that_a_command_line_sets(monkeypatch):
+  command = [
+    "command",
+    f"--config={config_flag.find('digits')}",
+    "--config.seed=7",
+    "--config.data.source=digits",
+  ]
+  # The flag looks for overrides there.
+  monkeypatch.setattr("sys.argv", command)
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values)
+  values(command)
+  assert config_flag.given(values["config"]) == {"seed", "data.source"}
 
 
 def test_images_of_another_seed(path):
