@@ -6,6 +6,7 @@ data. What is decided is printed on stderr wherever a user could expect
 something else.
 """
 
+import collections
 import errno
 import itertools
 import json
@@ -18,7 +19,12 @@ from hatebm_jax.data.base import SPLITS, DataError, pick_split
 from hatebm_jax.data.decode import Reason
 from hatebm_jax.data.notice import say
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif")
+# Files with these extensions are images too, which are not read.
+_OTHER_IMAGES = (
+  *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga"),
+  *(".ppm", ".pgm", ".exr", ".dcm", ".ico", ".svg"),
+)
 
 _SPLIT_NAMES = tuple(itertools.chain(*SPLITS.values()))
 # Names such as Test, test2017, val_images and test-set.
@@ -100,7 +106,20 @@ def image_paths(root: str) -> list[str]:
       f"({' '.join(found[:8]) or 'the folder is empty'}). Give the folder that "
       "holds the images: --config.data.source=folder:PATH"
     )
+  _tell_other_images(root, files)
   return paths
+
+
+def _tell_other_images(root: str, files: list[str]) -> None:
+  """Says on stderr how many images of other formats are not read."""
+  endings = (os.path.splitext(file)[1].lower() for file in files)
+  counts = collections.Counter(x for x in endings if x in _OTHER_IMAGES)
+  if counts:
+    found = ", ".join(f"{count:,} {x}" for x, count in counts.most_common())
+    say(
+      f"folder:{root!r}: these images are not read: {found}. Convert them to "
+      "PNG or JPEG to use them."
+    )
 
 
 def tell_test_images(root: str, paths: list[str]) -> None:

@@ -50,7 +50,7 @@ def test_a_folder_without_images_says_what_it_reads_and_found(tmp_path):
   with pytest.raises(data.DataError, match=r"found 0 other files.*is empty"):
     data.open_source(config)
   (tmp_path / "scan.tiff").touch()
-  message = r"\.jpg \.jpeg \.png .* found 1 other files \(\.tiff\)"
+  message = r"\.jpg \.jpeg \.jfif \.png .* found 1 other files \(\.tiff\)"
   with pytest.raises(data.DataError, match=message):
     data.open_source(config)
 

@@ -116,6 +116,16 @@ def test_a_name_that_the_source_does_not_have_is_refused(field):
     data.open_source(config)
 
 
+def test_images_of_other_formats_are_counted(tmp_path, capsys):
+  write(tmp_path, a=3)
+  save_one(tmp_path / "a", noise(), "3.JFIF", format="JPEG")
+  for name in ("x.TIFF", "y.tiff", "z.heic", "notes.txt", "labels.json"):
+    (tmp_path / "a" / name).touch()
+  assert count(tmp_path) == 4
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "not read: 2 .tiff, 1 .heic. Convert them" in line
+
+
 # Runs among the images.
 
 
