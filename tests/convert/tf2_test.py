@@ -28,7 +28,7 @@ def truncate(path, size):
 
 def read(name):
   """Returns a fixture's variables by name."""
-  import tensorflow as tf
+  tf = pytest.importorskip("tensorflow")
 
   reader = tf.train.load_checkpoint(str(FIXTURES / name))
   return {
@@ -40,7 +40,7 @@ def read(name):
 
 def write(prefix, variables):
   """Writes variables as `save_weights` does, without its object graph."""
-  import tensorflow as tf
+  tf = pytest.importorskip("tensorflow")
 
   tf.raw_ops.SaveV2(
     prefix=str(prefix),

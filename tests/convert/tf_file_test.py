@@ -53,7 +53,7 @@ def test_known_checksum():
 
 
 def assert_same_as_tensorflow(prefix):
-  import tensorflow as tf
+  tf = pytest.importorskip("tensorflow")
 
   reader = tf.train.load_checkpoint(str(prefix))
   table = tf_file.table(str(prefix))
@@ -74,7 +74,7 @@ def test_tensorflow_reads_the_same(prefix):
 
 def test_many_and_large_variables(tmp_path):
   # The table of so many variables has several blocks.
-  import tensorflow as tf
+  tf = pytest.importorskip("tensorflow")
 
   rng = np.random.default_rng(0)
   values = {

@@ -22,6 +22,7 @@ def pixels(i, largest=255):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """Prepares data sets with several features and splits."""
+  pytest.importorskip("tensorflow")  # It writes data sets.
   tfds = pytest.importorskip("tensorflow_datasets")
   directory = tmp_path_factory.mktemp("tfds")
   image = tfds.features.Image(shape=(6, 6, 3), encoding_format="png")

@@ -15,6 +15,7 @@ TRAIN, TEST = 203, 7
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """Prepares data sets with and without images."""
+  pytest.importorskip("tensorflow")  # It writes data sets.
   tfds = pytest.importorskip("tensorflow_datasets")
   directory = tmp_path_factory.mktemp("tfds")
 

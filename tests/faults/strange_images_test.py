@@ -302,6 +302,7 @@ def test_names_in_any_script_and_bytes_that_are_none(tmp_path, capsys):
 
 
 def test_tfds_images_are_refused_with_the_reason(tmp_path):
+  pytest.importorskip("tensorflow")  # It writes data sets.
   tfds = pytest.importorskip("tensorflow_datasets")
   (tmp_path / "a.png").write_bytes(encode(noise(0, 64, 64))[:-200])
   image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")

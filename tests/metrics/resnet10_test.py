@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from hatebm_jax.metrics import resnet10
+
+tf = pytest.importorskip("tensorflow")
 
 
 def _reference(images):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from hatebm_jax.models import inception
+
+tf = pytest.importorskip("tensorflow")
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (64, 100), (400, 299)])
