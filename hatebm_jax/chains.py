@@ -9,6 +9,7 @@ which do not communicate inside a chain.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import langevin, networks, sharding
+from hatebm_jax.models import layers
 
 
 class Plan(NamedTuple):
@@ -93,20 +95,28 @@ def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
 def bind(
   model: networks.Networks, variables: tuple[Any, Any]
 ) -> tuple[energy_lib.HatFn, energy_lib.GeneratorFn]:
-  """Binds parameters to the hat and the generator of a run.
+  """Binds parameters to the hat and the generator of a run, for its chains.
+
+  What depends on the parameters alone is computed here, and not in every
+  Langevin step.
 
   Args:
-    model: Networks of the run.
+    model: Networks of the run; the hat may be None.
     variables: Parameters of hat and generator, from `model.variables`.
 
   Returns:
     The hat, images -> energies `[batch]`, and the generator, latents -> images.
   """
-  hat_params, generator_variables = variables
-  return (
-    lambda x: model.hat.apply(hat_params, x),
-    lambda z: model.generator.apply(generator_variables, z),
-  )
+  hat, (hat_params, of_generator) = model.hat, variables
+  if isinstance(model.generator, nn.Module):
+    of_generator = layers.prepare(
+      model.generator, of_generator, model.latent_shape
+    )
+  if hat is not None and hat.bind is not None:
+    hat_fn = hat.bind(hat_params, model.image_shape)
+  else:
+    hat_fn = lambda x: hat.apply(hat_params, x)
+  return hat_fn, lambda z: model.generator.apply(of_generator, z)
 
 
 def start(

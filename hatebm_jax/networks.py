@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax import errors
+from hatebm_jax import energy, errors
+from hatebm_jax.models import layers
 
 
 class Hat(NamedTuple):
@@ -25,10 +26,14 @@ class Hat(NamedTuple):
     apply: Function `(params, images) -> energies`; it maps images
       `[batch, height, width, channels]` to float32 `[batch]` and must be
       differentiable in both arguments.
+    bind: Function `(params, image_shape) -> hat_fn`; `hat_fn` is `apply` of
+      these parameters, and a chain calls `bind` once. It may compute there what
+      does not depend on the images. None means that there is no such thing.
   """
 
   init: Callable[[jax.Array, jax.Array], Any]
   apply: Callable[[Any, jax.Array], jax.Array]
+  bind: Callable[[Any, tuple[int, ...]], energy.HatFn] | None = None
 
 
 class Generator(NamedTuple):
@@ -80,9 +85,15 @@ def linen_hat(module: nn.Module) -> Hat:
   Args:
     module: Module whose only collection of variables is `params`.
   """
+
+  def bind(params, image_shape):
+    variables = layers.prepare(module, {"params": params}, image_shape)
+    return lambda x: module.apply(variables, x)
+
   return Hat(
     init=lambda rng, x: module.init(rng, x)["params"],
     apply=lambda params, x: module.apply({"params": params}, x),
+    bind=bind,
   )
 
 

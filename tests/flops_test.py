@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hatebm_jax import flops
+from hatebm_jax import flops, models
 from hatebm_jax.configs import cifar10
-from hatebm_jax.models import conv_ops
 from hatebm_jax.models import generator as generator_lib
 from hatebm_jax.models import hat as hat_lib
 
@@ -43,8 +42,8 @@ def test_literal_networks_agree_with_xla():
     (generator, z, flops.generator(16, 64, rules=rules)),
   ):
     variables = jax.eval_shape(module.init, jax.random.key(0), inputs)
-    with conv_ops.literal():
-      lowered = jax.jit(module.apply).lower(variables, inputs)
+    literal = models.in_form(module, "literal")
+    lowered = jax.jit(literal.apply).lower(variables, inputs)
     found = lowered.compile().cost_analysis()["flops"]
     assert 2 * count <= found < 1.1 * 2 * count
 

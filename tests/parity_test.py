@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hatebm_jax import convert, langevin, optim
+from hatebm_jax import convert, langevin, models, optim
+from hatebm_jax.models import conv_ops
 from hatebm_jax.objectives import synthesis
 from hatebm_jax.objectives.parts import hat_learning
 from hatebm_jax.objectives.parts import learner as learner_lib
@@ -50,12 +51,13 @@ RUNS = (
 
 
 @functools.cache
-def load(name):
+def load(name, form="auto"):
   """Returns (apply, variables) of the hat and of G, and the numbers."""
   hat, hat_variables = convert.from_tf2(FIXTURES / name / "ebm.ckpt")
   with np.load(FIXTURES / name / "reference.npz") as file:
     reference = dict(file)
   generator, variables = convert.from_tf2(FIXTURES / name / "gen.ckpt")
+  hat, generator = (models.in_form(m, form) for m in (hat, generator))
   return (hat.apply, hat_variables), (generator.apply, variables), reference
 
 
@@ -67,23 +69,26 @@ def assert_close(actual, expected, tolerance):
   )
 
 
+@pytest.mark.parametrize("form", conv_ops.FORMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_energy(name):
-  (hat, variables), _, reference = load(name)
+def test_energy(name, form):
+  (hat, variables), _, reference = load(name, form)
   energy = jax.jit(hat)(variables, reference["x"])
   assert_close(energy, reference["energy"][:, 0], 1e-4)
 
 
+@pytest.mark.parametrize("form", conv_ops.FORMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_generated_images(name):
-  _, (generator, variables), reference = load(name)
+def test_generated_images(name, form):
+  _, (generator, variables), reference = load(name, form)
   images = jax.jit(generator)(variables, reference["z"])
   assert_close(images, reference["gen"], 1e-4)
 
 
+@pytest.mark.parametrize("form", conv_ops.FORMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_of_the_energy(name):
-  (hat, hat_variables), (generator, variables), reference = load(name)
+def test_gradients_of_the_energy(name, form):
+  (hat, hat_variables), (generator, variables), reference = load(name, form)
 
   @jax.jit
   def gradients(x, z):

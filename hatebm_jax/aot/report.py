@@ -19,6 +19,7 @@ from hatebm_jax import compile as compile_lib
 from hatebm_jax import data, flops, objectives, sharding
 from hatebm_jax.aot import costs, cycles, hlo
 from hatebm_jax.aot import topology as topology_lib
+from hatebm_jax.models import conv_ops
 
 _NOTE = (
   "Nothing here is measured. bound_seconds_per_step is the larger of flops "
@@ -87,6 +88,9 @@ def compile_step(
     config: Config of the experiment.
     mesh: Mesh of the devices. They need not exist.
   """
+  # JAX's default backend here is the host, and not what the step is for.
+  config = ml_collections.ConfigDict(config)
+  config.model.conv_form = conv_ops.choose(config.model.conv_form, "tpu")
   objective = objectives.make(config, mesh)
   state = compile_lib.abstract_state(config, objective, mesh)
   size, num = config.data.image_size, config.train.batch_size

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hatebm_jax import chains as chains_lib
 from hatebm_jax import compile as compile_lib
 from hatebm_jax import langevin, objectives, sharding
+from hatebm_jax import networks as networks_lib
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.objectives import synthesis
 from hatebm_jax.objectives.parts import hat_learning
@@ -21,7 +22,7 @@ _MATRIX = 2048  # rows and columns of the product that measures the machine
 
 
 class Programs(NamedTuple):
-  """Compiled programs in the fast or in the literal form.
+  """Compiled programs in one form of the convolutions.
 
   Attributes:
     calls: Calls without arguments by their names.
@@ -37,7 +38,7 @@ class Programs(NamedTuple):
 def compile_all(
   config: ml_collections.ConfigDict, mesh: Mesh, short: int
 ) -> Programs:
-  """Compiles all programs in the form that is in force.
+  """Compiles all programs.
 
   Args:
     config: Config of a synthesis. The long programs have its number of
@@ -52,11 +53,11 @@ def compile_all(
   kept = [jax.tree.map(jnp.copy, state)]
   lengths = {"short": short, "long": config.langevin.num_steps}
   for name, num_steps in lengths.items():
-    calls[f"joint_{name}"] = _joint_call(
+    calls[f"joint_{name}"] = joint_call(
       config, mesh, objective.networks, state, num_steps
     )
     start = time.perf_counter()
-    calls[f"step_{name}"], compiled = _step_call(config, mesh, kept, num_steps)
+    calls[f"step_{name}"], compiled = step_call(config, mesh, kept, num_steps)
     compile_seconds = time.perf_counter() - start
   return Programs(calls, compile_seconds, _program_bytes(compiled))
 
@@ -76,11 +77,23 @@ def matrix_product(
   shape = mesh.size, _MATRIX, _MATRIX
   a = jax.random.normal(jax.random.key(0), shape, jnp.dtype(config.model.dtype))
   split = sharding.split(lambda a, b: a[0][None] @ b[0], mesh)
-  return _bind(split, a, a), 2 * _MATRIX**3 * mesh.size / 1e9
+  return bind(split, a, a), 2 * _MATRIX**3 * mesh.size / 1e9
 
 
-def _step_call(config, mesh, kept, num_steps):
-  """Compiles a training step. It uses up the state in `kept` and renews it."""
+def step_call(
+  config: ml_collections.ConfigDict, mesh: Mesh, kept: list[Any], num_steps: int
+) -> tuple[Callable[[], Any], jax.stages.Compiled]:
+  """Compiles a training step.
+
+  Args:
+    config: Config of a synthesis.
+    mesh: Mesh of the devices.
+    kept: List of one state. A call uses it up and puts the new one there.
+    num_steps: Number of Langevin steps.
+
+  Returns:
+    The call, and the compiled program.
+  """
   config = ml_collections.ConfigDict(config)
   config.langevin.num_steps = num_steps
   objective = objectives.make(config, mesh)
@@ -102,7 +115,13 @@ def _step_call(config, mesh, kept, num_steps):
   return call, compiled
 
 
-def _joint_call(config, mesh, networks, state, num_steps):
+def joint_call(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  networks: networks_lib.Networks,
+  state: synthesis.State,
+  num_steps: int,
+) -> Callable[[], Any]:
   """Compiles chains that move z too, with the scales of refinement."""
   chain = langevin.Settings(
     num_steps, 1e-4, 5e-3, temperature=1e-3, max_drift_y=2.5, update_z=True
@@ -116,7 +135,7 @@ def _joint_call(config, mesh, networks, state, num_steps):
   rngs = rng_lib.per_index(
     jax.random.key(0), jnp.arange(config.train.batch_size)
   )
-  return _bind(
+  return bind(
     chains_lib.over_devices(run, mesh),
     networks.variables(state, "raw"),
     rngs,
@@ -125,27 +144,45 @@ def _joint_call(config, mesh, networks, state, num_steps):
 
 def _update_calls(config, mesh, networks, state):
   """Compiles the updates of both networks."""
-  batch = (config.train.batch_size, *networks.image_shape)
-  x = jax.random.uniform(jax.random.key(1), batch, minval=-1.0)
-  z = jax.random.normal(jax.random.key(2), (batch[0], *networks.latent_shape))
+  hat, generator, x, z = _updates(config, mesh, networks)
   return {
-    "hat_update": _bind(
-      hat_learning.make_hat_update(config, mesh, networks),
-      state.hat,
-      x,
-      0.5 * x,
-    ),
-    "generator_update": _bind(
-      synthesis.make_generator_update(config, mesh, networks),
-      state.generator,
-      state.generator_stats,
-      z,
-      x,
+    "hat_update": bind(hat, state.hat, x, 0.5 * x),
+    "generator_update": bind(
+      generator, state.generator, state.generator_stats, z, x
     ),
   }
 
 
-def _bind(fn, *args):
+def both_updates_call(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  networks: networks_lib.Networks,
+  state: synthesis.State,
+) -> Callable[[], Any]:
+  """Compiles the updates of both networks as one program."""
+  hat, generator, x, z = _updates(config, mesh, networks)
+
+  def both(state, x, z):
+    stats = state.generator_stats
+    return hat(state.hat, x, 0.5 * x), generator(state.generator, stats, z, x)
+
+  return bind(both, state, x, z)
+
+
+def _updates(config, mesh, networks):
+  """Returns both updates, images and latents."""
+  batch = (config.train.batch_size, *networks.image_shape)
+  x = jax.random.uniform(jax.random.key(1), batch, minval=-1.0)
+  z = jax.random.normal(jax.random.key(2), (batch[0], *networks.latent_shape))
+  return (
+    hat_learning.make_hat_update(config, mesh, networks),
+    synthesis.make_generator_update(config, mesh, networks),
+    x,
+    z,
+  )
+
+
+def bind(fn: Callable[..., Any], *args: Any) -> Callable[[], Any]:
   """Compiles `fn` for its arguments and returns a call without any."""
   compiled = jax.jit(fn).lower(*args).compile()
   return lambda: compiled(*args)

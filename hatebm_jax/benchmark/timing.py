@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 
 from hatebm_jax import data, errors, sharding
 from hatebm_jax.benchmark import programs, results
-from hatebm_jax.models import conv_ops
 
 SHORT = 2  # Langevin steps of the shorter one of two programs
 _ROUND_SECONDS = 0.5  # each program runs at least so long in a round
@@ -50,8 +49,9 @@ def measure(
   data.check_batch(config.train.batch_size, mesh.size)
   compiled = {"fast": programs.compile_all(config, mesh, SHORT)}
   if with_literal:
-    with conv_ops.literal():
-      compiled["literal"] = programs.compile_all(config, mesh, SHORT)
+    literal = ml_collections.ConfigDict(config)
+    literal.model.conv_form = "literal"
+    compiled["literal"] = programs.compile_all(literal, mesh, SHORT)
   calls = {kind: forms.calls for kind, forms in compiled.items()}
   product = programs.matrix_product(config, mesh)
   rates, rounds, literal = _time_in_turns(calls, *product, num_rounds)

@@ -210,6 +210,15 @@ GROUPS = {
       _RECORDED,
       in_use=True,
     ),
+    "conv_form": Field(
+      "auto",
+      rules.choice("auto", "literal", "packed", "strided"),
+      "Convolutions are computed in this form. All forms have the same "
+      "parameters and, but for rounding, the same values. "
+      "hatebm_jax/models/conv_ops.py describes them. `auto` takes the form "
+      "that suits the device.",
+      _FREE,
+    ),
   },
   "langevin": {
     "num_steps": Field(

@@ -30,8 +30,8 @@ _CLASSES = {
   module.__name__: module
   for module in (Hat, Generator, Decoder, Encoder, Discriminator, Inception)
 }
-# Linen's nesting and the type of the computation are no part of the weights.
-_NOT_STORED = ("parent", "name", "dtype")
+# Linen's nesting and how a network is computed are no part of the weights.
+_NOT_STORED = ("parent", "name", "dtype", "conv_form")
 # No network has more.
 _MAX_BLOCKS, _MAX_WIDTH = 10, 2**16
 

@@ -16,6 +16,7 @@ face, and `config.generator.kind` is its name:
 import importlib
 import pkgutil
 import types
+from typing import Any
 
 from hatebm_jax import errors
 from hatebm_jax.models import (
@@ -57,3 +58,16 @@ def choose(field: str, name: str, *functions: str) -> types.ModuleType:
     f"{field}={name!r}: expected the name of a module in hatebm_jax/models "
     f"that has {' and '.join(functions)}."
   )
+
+
+def in_form(network: Any, conv_form: str) -> Any:
+  """Returns a network whose convolutions have a form.
+
+  Args:
+    network: Result of a module's `make`. It is returned as it is if it has no
+      choice of forms.
+    conv_form: Value of `config.model.conv_form`.
+  """
+  if not hasattr(network, "conv_form"):
+    return network
+  return network.clone(conv_form=conv_form)

@@ -1,311 +1,99 @@
-"""The 3x3 convolutions of the networks and their gradients.
+"""The forms of the convolutions, and which form runs where.
 
-All functions take images as `[batch, height, width, channels]` and kernels as
-`[3, 3, in, out]`. The `*_literal` functions define what is computed. The
-functions with the plain names compute the same values with fewer
-multiplications, and their gradients stay on XLA's fast paths inside a loop.
-They support first-order reverse mode only.
+All forms compute the same values and gradients from the same parameters:
+
+- `literal` computes each layer as the paper's network has it
+  (conv_literal.py);
+- `packed` needs the fewest multiplications and keeps to what XLA:CPU does fast
+  (conv_packed.py);
+- `strided` makes each layer one convolution of XLA, with the resampling in its
+  kernel, and leaves the gradients to XLA (conv_strided.py).
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from hatebm_jax.models import resample
-from hatebm_jax.models.resample import avg_pool, clamp, ends, pad, window
+from hatebm_jax.models import conv_literal, conv_packed, conv_strided
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_Padding: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
-_SAME = ((1, 1), (1, 1))
-_VALID = ((0, 0), (0, 0))
-
-_literal = contextvars.ContextVar("literal", default=False)
+# The form of `auto` by the name of JAX's backend. The forms were timed on CPUs
+# (experiments/speed). On a GPU cuDNN is the fast path, and `strided` leaves
+# most to it.
+_AUTO = {"cpu": "packed", "tpu": "packed", "gpu": "strided"}
 
 
-@contextlib.contextmanager
-def literal() -> Iterator[None]:
-  """Makes networks use the literal forms while they are traced inside it.
+class Op(NamedTuple):
+  """A convolution in one of its forms: `apply(x, prepare(kernel))`.
 
-  Benchmarks and tests use it. It has no effect on a function that is already
-  compiled.
+  Attributes:
+    apply: Function of an image `[batch, height, width, in]` and a prepared
+      kernel. It returns an image `[batch, height', width', out]`.
+    prepare: Function of the layer's kernel, `[window, window, in, out]`. A
+      chain calls it once, because its result does not depend on the image.
+    window: Height and width of the layer's kernel.
   """
-  token = _literal.set(True)
-  try:
-    yield
-  finally:
-    _literal.reset(token)
+
+  apply: Callable[[jax.Array, jax.Array], jax.Array]
+  prepare: Callable[[jax.Array], jax.Array] = lambda kernel: kernel
+  window: int = 3
 
 
-def conv3x3_literal(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """3x3 convolution, stride 1, zero padding that keeps the size."""
-  return _conv(x, kernel, _SAME)
+class Form(NamedTuple):
+  """All convolutions of the networks in one form.
+
+  Attributes:
+    conv3x3: 3x3 convolution, stride 1, zero padding that keeps the size.
+    conv3x3_down: 3x3 convolution, then 2x2 average pool.
+    up_conv3x3: Bilinear up, then 3x3 convolution.
+    conv1x1: 1x1 convolution.
+    conv1x1_down: 2x2 average pool, then 1x1 convolution.
+  """
+
+  conv3x3: Op
+  conv3x3_down: Op
+  up_conv3x3: Op
+  conv1x1: Op
+  conv1x1_down: Op
 
 
-def conv3x3_down_literal(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolution at full size, then 2x2 average pool."""
-  return avg_pool(conv3x3_literal(x, kernel))
+FORMS = {
+  "literal": Form(
+    conv3x3=Op(conv_literal.conv3x3),
+    conv3x3_down=Op(conv_literal.conv3x3_down),
+    up_conv3x3=Op(conv_literal.up_conv3x3),
+    conv1x1=Op(conv_literal.conv1x1, window=1),
+    conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
+  ),
+  "packed": Form(
+    conv3x3=Op(conv_packed.conv3x3),
+    conv3x3_down=Op(conv_packed.conv3x3_down),
+    up_conv3x3=Op(conv_packed.up_conv3x3),
+    conv1x1=Op(conv_literal.conv1x1, window=1),
+    conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
+  ),
+  "strided": Form(
+    conv3x3=Op(conv_literal.conv3x3),
+    conv3x3_down=Op(conv_strided.conv3x3_down, conv_strided.down_kernel),
+    up_conv3x3=Op(conv_strided.up_conv3x3, conv_strided.up_kernel),
+    conv1x1=Op(conv_literal.conv1x1, window=1),
+    conv1x1_down=Op(
+      conv_strided.conv1x1_down, conv_strided.shortcut_kernel, window=1
+    ),
+  ),
+}
 
 
-def up_conv3x3_literal(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Bilinear up, then convolution at full size."""
-  return conv3x3_literal(resample.upsample(x), kernel)
-
-
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """3x3 convolution, stride 1, zero padding that keeps the size.
+def choose(name: str, platform: str) -> str:
+  """Returns the name of a form, which stands for itself unless it is `auto`.
 
   Args:
-    x: Image `[batch, height, width, in]`.
-    kernel: Kernel `[3, 3, in, out]`.
-
-  Returns:
-    Image `[batch, height, width, out]`.
+    name: Value of `config.model.conv_form`.
+    platform: Platform that the networks run on: `cpu`, `gpu` or `tpu`.
   """
-  if _literal.get():
-    return conv3x3_literal(x, kernel)
-  return _conv3x3(x, _vary_like(kernel, x))
+  return _AUTO.get(platform, "strided") if name == "auto" else name
 
 
-def conv3x3_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `avg_pool(conv3x3(x, kernel))`."""
-  if _literal.get():
-    return conv3x3_down_literal(x, kernel)
-  return _conv3x3_down(x, _vary_like(kernel, x))
-
-
-def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `conv3x3(upsample(x), kernel)`."""
-  if _literal.get():
-    return up_conv3x3_literal(x, kernel)
-  return _up_conv3x3(x, _vary_like(kernel, x))
-
-
-@jax.custom_vjp
-def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return conv3x3_literal(x, kernel)
-
-
-def _conv3x3_forward(x, kernel):
-  return conv3x3_literal(x, kernel), (x, kernel)
-
-
-def _conv3x3_backward(saved, dy):
-  x, kernel = saved
-  dx = _conv(dy, _transpose(kernel), _SAME)
-  return dx, _kernel_gradient(x, dy, _SAME)
-
-
-_conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
-
-
-# A pooled convolution equals a stride-2 convolution of the 2x2 box filter of
-# the image. An up convolution equals the blur of a transposed stride-2
-# convolution. Both need a quarter of the literal multiplications. Both are
-# computed on the outer and inner parts of the large image (see resample.py).
-# These are the taps of the kernel that the parts meet.
-_TAPS = (slice(0, 3, 2), slice(1, 2))
-
-
-@jax.custom_vjp
-def _conv3x3_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return _conv3x3_down_forward(x, kernel)[0]
-
-
-def _conv3x3_down_forward(x, kernel):
-  parts = resample.split(resample.box, pad(pad(x, 1, 1, 1), 2, 1, 1))
-  return _gather(parts, kernel, 0), (parts, kernel)
-
-
-def _conv3x3_down_backward(saved, dy):
-  parts, kernel = saved
-  dparts = _scatter(dy, _transpose(kernel) * 0.25, 1)
-  dx = resample.merge(resample.unbox, dparts)
-  dkernel = [[_kernel_gradient(p, dy, _VALID) for p in row] for row in parts]
-  return dx, _join_taps(dkernel)
-
-
-_conv3x3_down.defvjp(_conv3x3_down_forward, _conv3x3_down_backward)
-
-
-@jax.custom_vjp
-def _up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  parts = _scatter(clamp(clamp(x, 1), 2), kernel, 0)
-  y = resample.merge(resample.blur, parts)
-  rows, columns = _beyond(x, kernel)
-  rows = resample.spread(rows, y.shape[1], axis=1)
-  return y - rows - resample.spread(columns, y.shape[2], axis=2)
-
-
-def _up_conv3x3_forward(x, kernel):
-  return _up_conv3x3(x, kernel), (x, kernel)
-
-
-def _up_conv3x3_backward(saved, dy):
-  x, kernel = saved
-  dparts = resample.split(resample.unblur, pad(pad(dy, 1, 3, 3), 2, 3, 3))
-  dx = _gather(dparts, _transpose(kernel), 1)
-  clamped = clamp(clamp(x, 1), 2)
-  dkernel = [
-    [_kernel_gradient(clamped, p, _VALID) for p in row] for row in dparts
-  ]
-  _, pull = jax.vjp(_beyond, x, kernel)
-  dx_beyond, dkernel_beyond = pull((-ends(dy, 1), -ends(dy, 2)))
-  dx = resample.unclamp(resample.unclamp(dx, 1), 2) + dx_beyond
-  return dx, _join_taps(dkernel) + dkernel_beyond
-
-
-_up_conv3x3.defvjp(_up_conv3x3_forward, _up_conv3x3_backward)
-
-
-def _gather(parts: resample.Parts, kernel: jax.Array, margin: int) -> jax.Array:
-  """Stride-2 convolution of an image that is given as its parts."""
-  margins = ((margin, margin), (0, 0))
-  return sum(
-    _conv(parts[i][j], kernel[_TAPS[i], _TAPS[j]], (margins[i], margins[j]))
-    for i in (0, 1)
-    for j in (0, 1)
-  )
-
-
-def _scatter(x: jax.Array, kernel: jax.Array, margin: int) -> resample.Parts:
-  """Transposed stride-2 convolution whose result is given as its parts."""
-  margins = ((margin, margin), (0, 0))
-  return [
-    [
-      _conv(x, kernel[_TAPS[i], _TAPS[j]], (margins[i], margins[j]))
-      for j in (0, 1)
-    ]
-    for i in (0, 1)
-  ]
-
-
-def _join_taps(parts: resample.Parts) -> jax.Array:
-  """Returns the kernel `[3, 3, in, out]` of its four parts."""
-
-  def join(outer, inner, axis):
-    first, last = (window(outer, axis, i, 1) for i in (0, 1))
-    return jnp.concatenate([first, inner, last], axis)
-
-  return join(*(join(*row, axis=1) for row in parts), axis=0)
-
-
-def _beyond(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns what pixels beyond the edges would add to `up_conv3x3`.
-
-  `_up_conv3x3` blurs as if the edges went on for ever, but the convolution has
-  zeros there. The difference lies in the outermost rows and columns.
-
-  Args:
-    x: Image `[batch, height, width, in]`.
-    kernel: Kernel `[3, 3, in, out]`.
-
-  Returns:
-    First and last row `[batch, 2, 2 width, out]`, and first and last column
-    `[batch, 2 height, 2, out]`.
-  """
-
-  def line(pixels, taps, axis):
-    size = pixels.shape[axis] - 2
-    patches = [window(pixels, axis, i, size) for i in range(3)]
-    taps = taps.reshape(-1, taps.shape[-1])
-    return jnp.concatenate(patches, -1) @ taps
-
-  # The corners belong to the rows: the columns have zeros there.
-  rows = clamp(resample.double(ends(x, 1), 2), 2)
-  columns = pad(resample.double(ends(x, 2), 1), 1, 1, 1)
-  top, bottom = line(rows[:, :1], kernel[0], 2), line(rows[:, 1:], kernel[2], 2)
-  left = line(columns[:, :, :1], kernel[:, 0], 1)
-  right = line(columns[:, :, 1:], kernel[:, 2], 1)
-  return (
-    jnp.concatenate([top, bottom], 1),
-    jnp.concatenate([left, right], 2),
-  )
-
-
-def _kernel_gradient(
-  x: jax.Array, dy: jax.Array, padding: _Padding
-) -> jax.Array:
-  """Returns the gradient of a stride-1 convolution in its kernel.
-
-  This gradient is a convolution whose kernel, `dy`, is as large as the image.
-  That is right for an accelerator, and on a CPU for small images. For other
-  images a CPU is faster with one matrix product for each tap. Convolution ->
-  products in GFLOP/s on 2 cores of an Intel Xeon (AVX-512), jax 0.10.2, for
-  `[batch, size, size, channels]`: 46 -> 178 at [8, 32, 32, 256], 161 -> 198 at
-  [8, 16, 16, 256], 45 -> 111 at [32, 16, 16, 128], but 152 -> 67 at
-  [32, 8, 8, 64], 69 -> 58 at [32, 16, 16, 32].
-
-  Args:
-    x: Input `[batch, height, width, in]` of the forward convolution.
-    dy: Gradient `[batch, height_out, width_out, out]` in its output.
-    padding: Padding of the forward convolution.
-
-  Returns:
-    Gradient `[taps, taps, in, out]` in the kernel.
-  """
-  x = pad(pad(x, 1, *padding[0]), 2, *padding[1])
-  small = x.shape[3] < 128 and dy.size <= 2**18
-  on_cpu = (
-    _kernel_gradient_as_convolution
-    if small and x.shape[3] >= 16
-    else _kernel_gradient_as_products
-  )
-  return jax.lax.platform_dependent(
-    x, dy, cpu=on_cpu, default=_kernel_gradient_as_convolution
-  )
-
-
-def _kernel_gradient_as_convolution(x: jax.Array, dy: jax.Array) -> jax.Array:
-  # The arrays are transposed by hand. XLA:CPU does not recognise the canonical
-  # form of the convolution that JAX makes of it: inside a loop it falls to
-  # 3 GFLOP/s.
-  dkernel = _conv(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), _VALID)
-  return dkernel.transpose(1, 2, 0, 3)
-
-
-def _kernel_gradient_as_products(x: jax.Array, dy: jax.Array) -> jax.Array:
-  (height, width), channels = dy.shape[1:3], x.shape[3]
-  shape = x.shape[1] - height + 1, x.shape[2] - width + 1, channels, -1
-  windows = [
-    window(window(x, 1, i, height), 2, j, width)
-    for i in range(shape[0])
-    for j in range(shape[1])
-  ]
-  if channels < 16:
-    # One product for all taps is 2 times faster with 3 channels. Its patches
-    # take 9 times the image, which is small here.
-    windows = [jnp.concatenate(windows, -1)]
-  dy = dy.reshape(-1, dy.shape[3])
-  products = [w.reshape(len(dy), -1).T @ dy for w in windows]
-  return jnp.concatenate(products).reshape(shape)
-
-
-def _conv(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
-  return jax.lax.conv_general_dilated(
-    x, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS
-  )
-
-
-def _transpose(kernel: jax.Array) -> jax.Array:
-  """Returns the kernel of the input gradient.
-
-  Its taps are reversed, and its inputs and outputs are exchanged. The barrier
-  keeps XLA:CPU from folding the reversal into the convolution, which would
-  then leave its fast path: in a loop it reaches 46 GFLOP/s without the barrier
-  and 158 with it.
-  """
-  return jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-
-
-def _vary_like(kernel: jax.Array, x: jax.Array) -> jax.Array:
-  """Marks a kernel as varying over the mesh axes that `x` varies over.
-
-  Within `shard_map` a `custom_vjp` must return cotangents of its arguments'
-  types. The transpose of this addition sums the kernel's cotangent over the
-  devices. Elsewhere the addition does nothing, and XLA drops it.
-  """
-  return kernel + jnp.zeros_like(x, shape=())
+def form(name: str) -> Form:
+  """Returns a form by its name; `auto` is that of JAX's default backend."""
+  return FORMS[choose(name, jax.default_backend())]

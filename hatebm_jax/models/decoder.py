@@ -60,6 +60,7 @@ class Decoder(nn.Module):
     out_factor: Scale of the images, which are `out_factor * tanh(...)`.
     norm_epsilon: Epsilon of batch norm.
     dtype: Type of the computation; parameters and images are float32.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   widths: tuple[int, ...]
@@ -67,6 +68,7 @@ class Decoder(nn.Module):
   out_factor: float = 1.0
   norm_epsilon: float = 1e-3
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
@@ -87,7 +89,10 @@ class Decoder(nn.Module):
         self.dtype,
         up=i == 1,
         stem=i == 0,
+        conv_form=self.conv_form,
         name=f"block_{i}",
       )(x)
     x = generator.norm_relu(x, "norm", self.norm_epsilon, self.dtype)
-    return generator.to_images(x, self.channels, self.out_factor, self.dtype)
+    return generator.to_images(
+      x, self.channels, self.out_factor, self.dtype, self.conv_form
+    )

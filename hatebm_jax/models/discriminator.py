@@ -7,13 +7,12 @@ collection `spectral`.
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops, hat, resample
+from hatebm_jax.models import conv_ops, hat
 
 # The products are small, and an error of sigma scales all outputs. The bfloat16
 # passes that accelerators use by default would save nothing.
@@ -36,6 +35,9 @@ def make(
   return Discriminator(*hat.layout(image_size, width), dtype)
 
 
+_DENSE = conv_ops.Op(jnp.dot)
+
+
 class SpectralLayer(nn.Module):
   """Convolution or dense layer with bias whose kernel is divided by sigma.
 
@@ -45,27 +47,28 @@ class SpectralLayer(nn.Module):
 
   Attributes:
     features: Number of output channels.
-    op: Function (x, kernel) -> y.
-    window: Window of the kernel, such as `(3, 3)`; `()` for a dense layer.
+    op: Convolution of a form of `conv_ops`; None for a dense layer.
     dtype: Type of the computation; parameters and sigma are float32.
   """
 
   features: int
-  op: Callable[[jax.Array, jax.Array], jax.Array]
-  window: tuple[int, ...]
+  op: conv_ops.Op | None
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps `[batch, ..., in]` to `[batch, ..., features]`."""
+    window = () if self.op is None else (self.op.window, self.op.window)
     kernel = self.param(
       "kernel",
       nn.initializers.glorot_uniform(),
-      (*self.window, x.shape[-1], self.features),
+      (*window, x.shape[-1], self.features),
     )
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
     kernel = kernel / self._sigma(kernel, train)
-    y = self.op(x.astype(self.dtype), kernel.astype(self.dtype))
+    op = _DENSE if self.op is None else self.op
+    kernel = op.prepare(kernel).astype(self.dtype)
+    y = op.apply(x.astype(self.dtype), kernel)
     return y + bias.astype(self.dtype)
 
   def _sigma(self, kernel: jax.Array, train: bool) -> jax.Array:
@@ -95,11 +98,6 @@ def _unit(x: jax.Array) -> jax.Array:
   return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes a dense layer or a 1x1 convolution as a matrix product."""
-  return x @ kernel.reshape(kernel.shape[-2:])
-
-
 class DiscriminatorBlock(nn.Module):
   """Residual block of torch-mimicry: ReLU, conv, ReLU, conv, (down).
 
@@ -114,12 +112,14 @@ class DiscriminatorBlock(nn.Module):
     stem: True for the first block, which takes the image itself. It has no
       ReLU in front.
     dtype: Type of the computation.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   features: int
   down: bool
   stem: bool = False
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -127,14 +127,13 @@ class DiscriminatorBlock(nn.Module):
     layer = functools.partial(SpectralLayer, dtype=self.dtype)
     hidden = self.features if self.stem else x.shape[-1]
     x = x if self.stem else nn.relu(x)
-    h = layer(hidden, conv_ops.conv3x3, (3, 3), name="conv_0")(x, train)
-    op = conv_ops.conv3x3_down if self.down else conv_ops.conv3x3
-    h = layer(self.features, op, (3, 3), name="conv_1")(nn.relu(h), train)
+    form = conv_ops.form(self.conv_form)
+    h = layer(hidden, form.conv3x3, name="conv_0")(x, train)
+    op = form.conv3x3_down if self.down else form.conv3x3
+    h = layer(self.features, op, name="conv_1")(nn.relu(h), train)
     if self.down or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the pool. It costs less on the small
-      # image.
-      x = resample.avg_pool(x) if self.down else x
-      x = layer(self.features, _product, (1, 1), name="shortcut")(x, train)
+      op = form.conv1x1_down if self.down else form.conv1x1
+      x = layer(self.features, op, name="shortcut")(x, train)
     return h + x
 
 
@@ -145,11 +144,13 @@ class Discriminator(nn.Module):
     widths: Number of channels of each block.
     num_downs: Number of the first blocks that halve the size.
     dtype: Type of the computation; parameters and logits are float32.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   widths: tuple[int, ...]
   num_downs: int
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -170,7 +171,8 @@ class Discriminator(nn.Module):
         down=i < self.num_downs,
         stem=i == 0,
         dtype=self.dtype,
+        conv_form=self.conv_form,
         name=f"block_{i}",
       )(x, train)
     x = nn.relu(x).astype(jnp.float32).sum((1, 2))
-    return SpectralLayer(1, _product, (), name="head")(x, train)[:, 0]
+    return SpectralLayer(1, None, name="head")(x, train)[:, 0]

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import decoder, sizes
+from hatebm_jax.models import conv_ops, decoder, sizes
 from hatebm_jax.models.hat import HatBlock
-from hatebm_jax.models.layers import Conv3x3
+from hatebm_jax.models.layers import Conv
 
 
 def make(
@@ -39,11 +39,13 @@ class Encoder(nn.Module):
     widths: Number of channels of each block.
     latent_channels: Number of channels of the latents.
     dtype: Type of the computation; parameters and latents are float32.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   widths: tuple[int, ...]
   latent_channels: int = 1
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -63,9 +65,11 @@ class Encoder(nn.Module):
         down=i == 1,
         stem=i == 0,
         dtype=self.dtype,
+        conv_form=self.conv_form,
         name=f"block_{i}",
       )(x)
-    x = Conv3x3(self.latent_channels, dtype=self.dtype, name="conv")(nn.relu(x))
+    op = conv_ops.form(self.conv_form).conv3x3
+    x = Conv(self.latent_channels, op, self.dtype, name="conv")(nn.relu(x))
     return project(x.astype(jnp.float32))
 
 

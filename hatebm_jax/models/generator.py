@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from hatebm_jax.models import conv_ops, resample, sizes
-from hatebm_jax.models.layers import Conv1x1, Conv3x3
+from hatebm_jax.models.layers import Conv
 
 # By image size, the divisor of the base width for each block.
 _DIVISORS = {
@@ -84,7 +84,11 @@ def norm_relu(
 
 
 def to_images(
-  x: jax.Array, channels: int, out_factor: float, dtype: jnp.dtype
+  x: jax.Array,
+  channels: int,
+  out_factor: float,
+  dtype: jnp.dtype,
+  conv_form: str,
 ) -> jax.Array:
   """Makes images of the last activations inside a module's compact method.
 
@@ -93,11 +97,13 @@ def to_images(
     channels: Number of channels of the images.
     out_factor: Scale of the images, which are `out_factor * tanh(...)`.
     dtype: Type of the computation.
+    conv_form: Form of the convolution; see `conv_ops`.
 
   Returns:
     Images `[batch, height, width, channels]`, float32.
   """
-  x = Conv3x3(channels, dtype=dtype, name="conv")(x)
+  op = conv_ops.form(conv_form).conv3x3
+  x = Conv(channels, op, dtype, name="conv")(x)
   return out_factor * jnp.tanh(x.astype(jnp.float32))
 
 
@@ -111,6 +117,7 @@ class GeneratorBlock(nn.Module):
     up: True doubles the size at the start.
     stem: True for the decoder's first block, which takes the latent itself. It
       has no norm and no ReLU in front.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   features: int
@@ -118,6 +125,7 @@ class GeneratorBlock(nn.Module):
   dtype: jnp.dtype = jnp.float32
   up: bool = True
   stem: bool = False
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(
@@ -128,16 +136,16 @@ class GeneratorBlock(nn.Module):
     def normed(h, name):
       return norm_relu(h, name, self.norm_epsilon, self.dtype, train, axis_name)
 
+    form = conv_ops.form(self.conv_form)
     h = x if self.stem else normed(x, "norm_0")
-    op = conv_ops.up_conv3x3 if self.up else conv_ops.conv3x3
-    h = Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_0")(h)
-    h = Conv3x3(self.features, dtype=self.dtype, name="conv_1")(
-      normed(h, "norm_1")
-    )
+    op = form.up_conv3x3 if self.up else form.conv3x3
+    h = Conv(self.features, op, self.dtype, name="conv_0")(h)
+    h = normed(h, "norm_1")
+    h = Conv(self.features, form.conv3x3, self.dtype, name="conv_1")(h)
     if self.up or x.shape[-1] != self.features:
       # A 1x1 convolution commutes with the bilinear up. It costs less on the
       # small image.
-      x = Conv1x1(self.features, self.dtype, name="shortcut")(x)
+      x = Conv(self.features, form.conv1x1, self.dtype, name="shortcut")(x)
       x = resample.upsample(x) if self.up else x
     return h + x
 
@@ -152,6 +160,7 @@ class Generator(nn.Module):
     out_factor: Scale of the images, which are `out_factor * tanh(...)`.
     norm_epsilon: Epsilon of batch norm.
     dtype: Type of the computation; parameters and images are float32.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   base_width: int
@@ -160,6 +169,7 @@ class Generator(nn.Module):
   out_factor: float = 1.0
   norm_epsilon: float = 1e-3
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(
@@ -188,7 +198,13 @@ class Generator(nn.Module):
     x = x.reshape(-1, self.base_width, 4, 4).transpose(0, 2, 3, 1)
     for i, features in enumerate(self.widths):
       x = GeneratorBlock(
-        features, self.norm_epsilon, self.dtype, name=f"block_{i}"
+        features,
+        self.norm_epsilon,
+        self.dtype,
+        conv_form=self.conv_form,
+        name=f"block_{i}",
       )(x, train, axis_name)
     x = norm_relu(x, "norm", self.norm_epsilon, self.dtype, train, axis_name)
-    return to_images(x, self.channels, self.out_factor, self.dtype)
+    return to_images(
+      x, self.channels, self.out_factor, self.dtype, self.conv_form
+    )

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops, resample, sizes
-from hatebm_jax.models.layers import Conv1x1, Conv3x3
+from hatebm_jax.models import conv_ops, sizes
+from hatebm_jax.models.layers import Conv
 
 # By image size, the divisor of the base width for each block, and how many of
 # the first blocks halve the size.
@@ -55,27 +55,26 @@ class HatBlock(nn.Module):
     stem: True for the first block, which takes the image itself. It has no
       ReLU in front, and the paper's shortcut pools before its 1x1 convolution.
     dtype: Type of the computation.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   features: int
   down: bool
   stem: bool = False
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[b, h, w, in]` to `[b, h/2, w/2, features]` (h, w if not down)."""
+    form = conv_ops.form(self.conv_form)
     h = x if self.stem else nn.relu(x)
-    h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
-    op = conv_ops.conv3x3_down if self.down else conv_ops.conv3x3
-    h = Conv3x3(self.features, op=op, dtype=self.dtype, name="conv_1")(
-      nn.relu(h)
-    )
+    h = Conv(self.features, form.conv3x3, self.dtype, name="conv_0")(h)
+    op = form.conv3x3_down if self.down else form.conv3x3
+    h = Conv(self.features, op, self.dtype, name="conv_1")(nn.relu(h))
     if self.down or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the pool. It costs less on the small
-      # image, also where the paper's block convolves first.
-      x = resample.avg_pool(x) if self.down else x
-      x = Conv1x1(self.features, self.dtype, name="shortcut")(x)
+      op = form.conv1x1_down if self.down else form.conv1x1
+      x = Conv(self.features, op, self.dtype, name="shortcut")(x)
     return h + x
 
 
@@ -86,11 +85,13 @@ class Hat(nn.Module):
     widths: Number of channels of each block.
     num_downs: Number of the first blocks that halve the size.
     dtype: Type of the computation; parameters and energies are float32.
+    conv_form: Form of the convolutions; see `conv_ops`.
   """
 
   widths: tuple[int, ...]
   num_downs: int
   dtype: jnp.dtype = jnp.float32
+  conv_form: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -102,6 +103,7 @@ class Hat(nn.Module):
         down=i < self.num_downs,
         stem=i == 0,
         dtype=self.dtype,
+        conv_form=self.conv_form,
         name=f"block_{i}",
       )(x)
     x = nn.relu(x).astype(jnp.float32).mean((1, 2))

@@ -1,6 +1,6 @@
 """Linen modules that the networks are built from."""
 
-from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,53 +8,61 @@ import jax.numpy as jnp
 
 from hatebm_jax.models import conv_ops
 
+# The collection of variables that holds prepared kernels.
+_PREPARED = "prepared"
 
-class Conv3x3(nn.Module):
-  """3x3 convolution with bias, optionally fused with a resampling.
+
+class Conv(nn.Module):
+  """Convolution with bias, optionally fused with a resampling.
 
   Attributes:
     features: Number of output channels.
-    op: Function of an image and a kernel: `conv3x3`, `conv3x3_down` or
-      `up_conv3x3` of `conv_ops`.
+    op: Convolution of a form of `conv_ops`.
     dtype: Type of the computation; parameters are float32.
   """
 
   features: int
-  op: Callable[[jax.Array, jax.Array], jax.Array] = conv_ops.conv3x3
+  op: conv_ops.Op
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[batch, height, width, in]` to `[..., features]`."""
+    window = self.op.window
     kernel = self.param(
       "kernel",
       nn.initializers.glorot_uniform(),
-      (3, 3, x.shape[-1], self.features),
+      (window, window, x.shape[-1], self.features),
     )
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-    y = self.op(x.astype(self.dtype), kernel.astype(self.dtype))
+    y = self.op.apply(x.astype(self.dtype), self._prepared(kernel))
     return y + bias.astype(self.dtype)
 
+  def _prepared(self, kernel: jax.Array) -> jax.Array:
+    """Returns what the operation takes; see `prepare`."""
+    if self.has_variable(_PREPARED, "kernel"):
+      return self.get_variable(_PREPARED, "kernel")
+    kernel = self.op.prepare(kernel).astype(self.dtype)
+    if self.is_mutable_collection(_PREPARED) and not self.is_initializing():
+      self.put_variable(_PREPARED, "kernel", kernel)
+    return kernel
 
-class Conv1x1(nn.Module):
-  """1x1 convolution with bias: a matrix product over the channels.
 
-  Attributes:
-    features: Number of output channels.
-    dtype: Type of the computation; parameters are float32.
+def prepare(
+  module: nn.Module, variables: dict[str, Any], inputs_shape: tuple[int, ...]
+) -> dict[str, Any]:
+  """Adds what layers compute from their parameters alone to the variables.
+
+  A compiler computes it in every Langevin step if it is not given. The
+  variables are for `module.apply` without gradients in the parameters.
+
+  Args:
+    module: Network that is built from `Conv`; other layers are left alone.
+    variables: Variables of the network.
+    inputs_shape: Shape of one input, without the batch axis.
   """
-
-  features: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[batch, height, width, in]` to `[..., features]`."""
-    kernel = self.param(
-      "kernel",
-      nn.initializers.glorot_uniform(),
-      (1, 1, x.shape[-1], self.features),
-    )
-    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-    y = x.astype(self.dtype) @ kernel[0, 0].astype(self.dtype)
-    return y + bias.astype(self.dtype)
+  # Under jit the network's output is dropped and never computed.
+  _, prepared = module.apply(
+    variables, jnp.zeros((1, *inputs_shape)), mutable=(_PREPARED,)
+  )
+  return {**variables, **prepared}

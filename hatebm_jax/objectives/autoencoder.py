@@ -76,7 +76,7 @@ def _make_networks(config) -> networks.Networks:
   """Returns the decoder and the encoder of the config."""
   encoder = encoder_lib.make(
     config.data.image_size, config.model.width, jnp.dtype(config.model.dtype)
-  )
+  ).clone(conv_form=config.model.conv_form)
   return generators.without_hat(config, "decoder")._replace(
     encoder=encoder,
     encoder_variables=lambda state, weights: {

@@ -75,7 +75,7 @@ def make_discriminator(config: ml_collections.ConfigDict) -> nn.Module:
     config.data.image_size,
     config.sngan.discriminator_width,
     jnp.dtype(config.model.dtype),
-  )
+  ).clone(conv_form=config.model.conv_form)
 
 
 def bind_discriminator(

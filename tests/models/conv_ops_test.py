@@ -1,4 +1,4 @@
-"""Checks the fast forms of convolution against the literal ones."""
+"""Checks the forms of convolution against the literal one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from hatebm_jax.models import conv_ops
+from hatebm_jax import models
+from hatebm_jax.models import conv_ops, hat
 
-OPS = {
-  "conv3x3": (conv_ops.conv3x3, conv_ops.conv3x3_literal),
-  "conv3x3_down": (conv_ops.conv3x3_down, conv_ops.conv3x3_down_literal),
-  "up_conv3x3": (conv_ops.up_conv3x3, conv_ops.up_conv3x3_literal),
-}
+OPS = conv_ops.Form._fields
+OTHERS = [form for form in conv_ops.FORMS if form != "literal"]
 SHAPES = [
   # batch, height, width, in, out
   (2, 4, 4, 1, 8),
@@ -24,11 +22,18 @@ SHAPES = [
 ]
 
 
-def _inputs(shape, dtype=np.float32):
+def _op(form, name):
+  """Returns an operation as a function of an image and the layer's kernel."""
+  op = getattr(conv_ops.FORMS[form], name)
+  return lambda x, kernel: op.apply(x, op.prepare(kernel))
+
+
+def _inputs(name, shape, dtype=np.float32):
   batch, height, width, channels_in, channels_out = shape
   rng = np.random.RandomState(sum(shape))
   x = rng.randn(batch, height, width, channels_in)
-  kernel = rng.randn(3, 3, channels_in, channels_out) / 3
+  window = getattr(conv_ops.FORMS["literal"], name).window
+  kernel = rng.randn(window, window, channels_in, channels_out) / window
   return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
@@ -40,9 +45,10 @@ def _value_and_gradients(op, x, kernel):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPS)
-def test_fast_equals_literal(name, shape):
-  fast, literal = OPS[name]
-  x, kernel = _inputs(shape)
+@pytest.mark.parametrize("form", OTHERS)
+def test_all_forms_equal_the_literal_one(form, name, shape):
+  fast, literal = _op(form, name), _op("literal", name)
+  x, kernel = _inputs(name, shape)
   actual = jax.jit(lambda *a: _value_and_gradients(fast, *a))(x, kernel)
   expected = jax.jit(lambda *a: _value_and_gradients(literal, *a))(x, kernel)
   for got, want in zip(actual, expected, strict=True):
@@ -52,9 +58,10 @@ def test_fast_equals_literal(name, shape):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_gradient_inside_a_loop(name):
-  fast, literal = OPS[name]
-  x, kernel = _inputs((2, 8, 8, 4, 4))
+@pytest.mark.parametrize("form", OTHERS)
+def test_gradient_inside_a_loop(form, name):
+  fast, literal = _op(form, name), _op("literal", name)
+  x, kernel = _inputs(name, (2, 8, 8, 4, 4))
 
   def descend(op):
     gradient = jax.grad(lambda x: jnp.sum(jnp.tanh(op(x, kernel))))
@@ -65,9 +72,10 @@ def test_gradient_inside_a_loop(name):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_gradients_inside_shard_map(name):
-  fast, literal = OPS[name]
-  x, kernel = _inputs((2, 8, 8, 4, 4))
+@pytest.mark.parametrize("form", OTHERS)
+def test_gradients_inside_shard_map(form, name):
+  fast, literal = _op(form, name), _op("literal", name)
+  x, kernel = _inputs(name, (2, 8, 8, 4, 4))
   mesh = jax.make_mesh(
     (min(2, jax.device_count()),),
     ("data",),
@@ -92,9 +100,10 @@ def test_gradients_inside_shard_map(name):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_bfloat16_is_near_float32(name):
-  fast, literal = OPS[name]
-  x, kernel = _inputs((2, 8, 8, 16, 16), jnp.bfloat16)
+@pytest.mark.parametrize("form", OTHERS)
+def test_bfloat16_is_near_float32(form, name):
+  fast, literal = _op(form, name), _op("literal", name)
+  x, kernel = _inputs(name, (2, 8, 8, 16, 16), jnp.bfloat16)
   actual = jax.jit(lambda *a: _value_and_gradients(fast, *a))(x, kernel)
   x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
   expected = _value_and_gradients(literal, x, kernel)
@@ -105,10 +114,40 @@ def test_bfloat16_is_near_float32(name):
     assert error < 2e-2 * np.abs(want).max()
 
 
-def test_literal_networks_trace_the_literal_operations():
-  x, kernel = _inputs((1, 4, 4, 2, 2))
-  trace = lambda: str(jax.make_jaxpr(lambda: conv_ops.conv3x3(x, kernel))())
-  with conv_ops.literal():
-    inside = trace()
-  assert "custom_vjp" not in inside
-  assert "custom_vjp" in trace()
+def test_bfloat16_errors_are_those_of_the_literal_form():
+  # The error of an energy depends most on how the kernels are rounded, so there
+  # are many networks.
+  rngs = jax.random.split(jax.random.key(0), 64)
+
+  def results(form, dtype):
+    network = models.in_form(hat.make(16, 8, dtype), form)
+
+    def one(rng):
+      x = jax.random.normal(rng, (4, 16, 16, 3))
+      variables = network.init(rng, x)
+      gradient = jax.grad(lambda x: network.apply(variables, x).sum())
+      return network.apply(variables, x), gradient(x)
+
+    return jax.jit(lambda rngs: jax.lax.map(one, rngs))(rngs)
+
+  exact = results("literal", jnp.float32)
+  errors = {
+    form: [
+      np.sqrt(np.mean(np.square(found - expected)))
+      for found, expected in zip(
+        results(form, jnp.bfloat16), exact, strict=True
+      )
+    ]
+    for form in conv_ops.FORMS
+  }
+  for form in OTHERS:
+    for found, literal in zip(errors[form], errors["literal"], strict=True):
+      assert found <= 1.2 * literal, errors
+
+
+def test_auto_is_the_form_of_the_platform():
+  for platform in ("cpu", "gpu", "tpu"):
+    assert conv_ops.choose("auto", platform) in conv_ops.FORMS
+    assert conv_ops.choose("literal", platform) == "literal"
+  assert conv_ops.choose("auto", "cpu") == "packed"
+  assert conv_ops.form("auto") is conv_ops.FORMS["packed"]

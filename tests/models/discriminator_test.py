@@ -56,16 +56,17 @@ def test_parameters_of_torch_mimicry(image_size, width, widths, shortcuts):
 
 
 LAYERS = {
-  "conv3x3": (conv_ops.conv3x3, (3, 3)),
-  "down": (conv_ops.conv3x3_down, (3, 3)),
-  "dense": (jnp.dot, ()),
+  "conv3x3": conv_ops.form("auto").conv3x3,
+  "down": conv_ops.form("auto").conv3x3_down,
+  "dense": None,
 }
 
 
 def make_layer(name):
   """Returns a layer with random variables, inputs, and W as PyTorch has it."""
-  op, window = LAYERS[name]
-  layer = discriminator.SpectralLayer(5, op, window)
+  op = LAYERS[name]
+  window = () if op is None else (op.window, op.window)
+  layer = discriminator.SpectralLayer(5, op)
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(2, *(4 for _ in window), 3)), jnp.float32)
   variables = jax.jit(layer.init)(jax.random.key(0), x)
@@ -99,7 +100,8 @@ def test_one_power_iteration_by_hand(name):
     torch_vector(updated["spectral"]["v"]), v, atol=1e-6
   )
   kernel = variables["params"]["kernel"] / sigma
-  expected = layer.op(x, kernel.astype(jnp.float32))
+  apply_op = jnp.dot if layer.op is None else layer.op.apply
+  expected = apply_op(x, kernel.astype(jnp.float32))
   np.testing.assert_allclose(y, expected, atol=1e-5)
   # Evaluation uses the stored vectors and updates nothing.
   still, spectral = apply(variables | updated, x, mutable=("spectral",))
@@ -192,23 +194,29 @@ def test_discriminator_by_hand():
   np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
-def test_fast_convolutions_have_the_gradients_of_the_literal_ones():
+@pytest.mark.parametrize("form", ["packed", "strided"])
+def test_all_forms_have_the_gradients_of_the_literal_one(form):
   network = discriminator.Discriminator(widths=(3, 4), num_downs=1)
   x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
   variables = jax.jit(network.init)(jax.random.key(0), x)
 
-  def gradients(params, x):
+  def gradients(params, x, form):
     return jax.grad(
-      lambda params, x: network.apply(
-        variables | {"params": params}, x, train=True, mutable=["spectral"]
-      )[0].sum(),
+      lambda params, x: (
+        network.clone(conv_form=form)
+        .apply(
+          variables | {"params": params}, x, train=True, mutable=["spectral"]
+        )[0]
+        .sum()
+      ),
       (0, 1),
     )(params, x)
 
-  fast = jax.jit(gradients)(variables["params"], x)
-  with conv_ops.literal():
-    literal = jax.jit(lambda *a: gradients(*a))(variables["params"], x)
-  pairs = map(jax.tree.leaves, (fast, literal))
+  found, literal = (
+    jax.jit(gradients, static_argnums=2)(variables["params"], x, name)
+    for name in (form, "literal")
+  )
+  pairs = map(jax.tree.leaves, (found, literal))
   for actual, expected in zip(*pairs, strict=True):
     np.testing.assert_allclose(
       actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max()

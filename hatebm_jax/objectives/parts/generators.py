@@ -15,8 +15,8 @@ from hatebm_jax.objectives.parts import learner
 from hatebm_jax.run import checkpoint, workdir
 
 _WITH_GENERATOR = ("autoencoder", "sngan", "synthesis")
-# Linen's nesting, and the type to compute in: no business of the weights.
-_FREE_FIELDS = ("parent", "name", "dtype")
+# Linen's nesting, and how a network is computed, do not concern the weights.
+_FREE_FIELDS = ("parent", "name", "dtype", "conv_form")
 
 
 def make(
@@ -40,7 +40,7 @@ def make(
     "dtype": jnp.dtype(config.model.dtype),
   }
   return (
-    kind.make(size, **options),
+    models.in_form(kind.make(size, **options), config.model.conv_form),
     kind.latent_shape(size, config.model.latent_size),
   )
 

@@ -24,6 +24,7 @@ def make(
   if hat is None:
     module = models.choose("config.hat.kind", config.hat.kind, "make")
     hat = module.make(size, config.model.width, jnp.dtype(config.model.dtype))
+    hat = models.in_form(hat, config.model.conv_form)
   if isinstance(hat, nn.Module):
     hat = networks.linen_hat(hat)
   networks.check_hat(hat, (size, size, config.data.channels))
