@@ -218,6 +218,7 @@ GROUPS = {
       "hatebm_jax/models/conv_ops.py describes them. `auto` takes the form "
       "that suits the device.",
       _FREE,
+      in_use=True,
     ),
   },
   "langevin": {
