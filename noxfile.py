@@ -18,14 +18,14 @@ RUNTIMES = ROOT / "tests" / "runtimes"
 # What the tests of a Colab lane need and Colab does not have.
 TEST_TOOLS = ("chex", "hypothesis", "pytest-xdist")
 # The tests that touch what differs between versions and runtimes: JAX, Flax,
-# Orbax, TensorBoard and TensorFlow Datasets. They take about a minute.
+# Orbax, TensorBoard and TensorFlow Datasets. They take a minute or two.
 CORE = (
   *("tests/langevin_test.py", "tests/energy_test.py", "tests/bank_test.py"),
   *("tests/optim_test.py", "tests/chains_test.py", "tests/pixels_test.py"),
   *("tests/objectives/synthesis_test.py", "tests/config_flag_test.py"),
   *("tests/run/logs_test.py", "tests/run/workdir_test.py"),
   *("tests/data/folder_test.py", "tests/data/tfds_test.py"),
-  *("tests/convert/npz_test.py", "tests/convert/mimicry_test.py"),
+  *("tests/convert/npz_test.py", "tests/run/event_file_test.py"),
   *("tests/metrics/frechet_test.py", "tests/metrics/chain_mixing_test.py"),
 )
 _QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
