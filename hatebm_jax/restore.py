@@ -1,4 +1,4 @@
-"""What is read from the checkpoints of a run, to resume it and to use it.
+"""Reads the checkpoints of a run, to resume it or to use it.
 
 A run is resumed from its whole state. Sampling and evaluation read only the
 weights that they use. They know neither the batch nor the bank, so that a run
@@ -145,7 +145,7 @@ def _read(config, saved, step, pick, generator, hat):
 def _only(abstract: Any, pick: Callable[[Any], Any]) -> Any:
   """Returns an abstract state that skips what is not picked.
 
-  What is picked is placed whole on every device.
+  Every device gets the picked arrays whole.
   """
   leaves, structure = jax.tree.flatten(abstract)
   numbers = structure.unflatten(range(len(leaves)))

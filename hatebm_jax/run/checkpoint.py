@@ -41,7 +41,7 @@ class _Handler(ocp.StandardCheckpointHandler):
     self.note: dict[str, Any] = {}
 
   def finalize(self, directory: epath.Path) -> None:
-    """Is called by orbax, on one process, when all files are written."""
+    """Ends a write: orbax calls this on one process when all files are there."""
     super().finalize(directory)
     files.write_json(directory / _NOTE, self.note, indent=1)
     checksums.write(directory)
@@ -110,7 +110,7 @@ def _shapes(tree: Any) -> dict[str, Any]:
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:
-  """Says how an array is read: placed by its sharding, or as NumPy."""
+  """Returns how orbax reads an array: placed by its sharding, or as NumPy."""
   sharding = getattr(leaf, "sharding", None)
   if sharding is None:
     return ocp.RestoreArgs(restore_type=np.ndarray)
