@@ -41,7 +41,7 @@ class _Handler(ocp.StandardCheckpointHandler):
     self.note: dict[str, Any] = {}
 
   def finalize(self, directory: epath.Path) -> None:
-    """Ends a write: orbax calls this on one process when all files are there."""
+    """Ends a write. Orbax calls this on one process when all files exist."""
     super().finalize(directory)
     files.write_json(directory / _NOTE, self.note, indent=1)
     checksums.write(directory)
