@@ -1,8 +1,9 @@
 """Draws images from a trained run: samples, a grid, a film strip of paths."""
 
+import hashlib
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.restore import Restored, restore
-from hatebm_jax.run import files, npz
+from hatebm_jax.run import files, npz, sample_files
 
 __all__ = [
   "Drawn",
@@ -29,8 +30,10 @@ __all__ = [
   "draw",
   "draw_paths",
   "pictures",
+  "read",
   "reconstruct",
   "restore",
+  "settings",
   "write",
 ]
 
@@ -45,10 +48,12 @@ class Drawn(NamedTuple):
     generated: Images G(z), where the chains started.
     samples: Images G(z) + y, where the chains ended; without a hat, the same as
       `generated`.
+    repeat: Number of the set of images, see `draw`.
   """
 
   generated: np.ndarray
   samples: np.ndarray
+  repeat: int = 0
 
 
 def compile_chains(
@@ -116,7 +121,8 @@ def draw(restored: Restored, repeat: int = 0) -> Drawn:
     batch = sharding.fetch(chains(first + start + np.arange(batch_size)))
     drawn.append([pixels.to_uint8(part) for part in batch])
   return Drawn(
-    *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True))
+    *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True)),
+    repeat,
   )
 
 
@@ -186,27 +192,127 @@ def _reconstructions(restored: Restored) -> dict[str, np.ndarray]:
   return {"reconstructions": images.grid(rows, columns=10)}
 
 
-def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
-  """Writes drawn images and pictures of them into the workdir.
+def settings(restored: Restored) -> dict[str, Any]:
+  """Returns the settings that a run's images are drawn with, for records."""
+  config = restored.config
+  has_hat = restored.networks.hat is not None
+  plan = chains_lib.evaluation_plan(config)
+  return {
+    "checkpoint_step": restored.step,
+    "weights": config.sample.weights,
+    "seed": config.seed,
+    "langevin": plan.settings._asdict() if has_hat else None,
+    "init_scale_z": plan.init_scale_z,
+    "init_scale_y": plan.init_scale_y if has_hat else None,
+  }
 
-  The images go to samples/STEP_WEIGHTS.npz, their grids beside it. A run with a
-  hat also gets pictures of sampling paths and of what samples are made of; a
-  run with an encoder gets reconstructions. The names of the files are printed.
+
+def _place(
+  restored: Restored,
+  path: epath.PathLike,
+  repeat: int = 0,
+  images: np.ndarray | None = None,
+) -> tuple[sample_files.Place, dict[str, Any]]:
+  """Returns the file of a set of images, and the record of what draws them."""
+  record = settings(restored) | {
+    "weights_sha256": _digest(restored.variables),
+    "repeat": repeat,
+  }
+  folder = files.as_path(path) / sample_files.FOLDER
+  weights = restored.config.sample.weights
+  found = sample_files.find(folder, restored.step, weights, record, images)
+  return found, record
+
+
+def _digest(variables: Any) -> str:
+  """Returns a SHA-256 of variables, their names and their values."""
+  digest = hashlib.sha256()
+  for keys, value in jax.tree.leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(keys).encode())
+    digest.update(np.asarray(sharding.fetch(value)).tobytes())
+  return digest.hexdigest()
+
+
+def read(restored: Restored, path: epath.PathLike) -> Drawn | None:
+  """Reads images that the same settings drew before, and says so.
 
   Args:
     restored: Restored run.
-    path: Path of the workdir.
-    drawn: Drawn images.
+    path: Path of the folder that `write` writes into.
+
+  Returns:
+    The first `config.sample.num_images` images. None if no file holds as many
+    images of these weights and settings.
   """
-  sample = restored.config.sample
-  shown = pictures(restored, drawn)
+  place, _ = _place(restored, path)
+  num_images = restored.config.sample.num_images
+  (missing,) = sharding.any_process(place.num_images < num_images)
+  if missing:
+    return None
+  arrays = npz.arrays(place.path, ["images", "generator"])
+  images, generated = (x[:num_images] for x in arrays.values())
+  _tell_kept(restored, place, images)
+  return Drawn(generated, images)
+
+
+def _tell_kept(
+  restored: Restored, place: sample_files.Place, images: np.ndarray
+) -> None:
+  """Says that images are kept, and writes them as PNGs if that is asked for."""
   if jax.process_index() > 0:
     return
-  name = f"{restored.step:08d}_{sample.weights}"
-  stem = files.as_path(path) / "samples" / name
-  npz.save(
-    stem.with_suffix(".npz"), images=drawn.samples, generator=drawn.generated
+  print(
+    f"{'samples':>15}: {place.path} holds {place.num_images} images that the "
+    "same weights and settings drew. They are kept.",
+    flush=True,
   )
+  _write_pngs(restored, place, images)
+
+
+def _write_pngs(
+  restored: Restored, place: sample_files.Place, images: np.ndarray
+) -> None:
+  """Writes each image as a PNG if `config.sample.png` asks for it."""
+  if restored.config.sample.png:
+    folder = place.path.with_suffix("")
+    files.write_pngs(folder, images)
+    print(f"{'PNGs':>15}: {folder} ({len(images)} images)", flush=True)
+
+
+def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
+  """Writes drawn images and pictures of them into a folder.
+
+  The images go to samples/STEP_WEIGHTS.npz, their grids beside it. A run with a
+  hat also gets pictures of sampling paths and of what samples are made of; a
+  run with an encoder gets reconstructions. If `config.sample.png` is set, each
+  image is also a PNG in samples/STEP_WEIGHTS. The names of the files are
+  printed.
+
+  No image is lost: images of other settings stay, and the new ones get another
+  name (`hatebm_jax.run.sample_files`). If as many images of the same settings
+  are there, nothing is written.
+
+  Args:
+    restored: Restored run.
+    path: Path of the workdir, or of another folder.
+    drawn: Drawn images.
+  """
+  sample, images = restored.config.sample, drawn.samples
+  place, record = _place(restored, path, drawn.repeat, images)
+  writes = jax.process_index() == 0
+  (kept,) = sharding.any_process(writes and place.num_images >= len(images))
+  if kept:
+    _tell_kept(restored, place, images)
+    return
+  shown = pictures(restored, drawn)
+  if not writes:
+    return
+  for other in place.others:
+    print(f"{other} holds images of other settings, which stay.")
+  sample_files.save(
+    place.path, record, images=images, generator=drawn.generated
+  )
+  stem = place.path.with_suffix("")
   for name, picture in shown.items():
     file = stem.with_name(f"{stem.name}_{name}.png")
     files.write_png(file, picture)
@@ -214,7 +320,8 @@ def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
   steps = restored.config.evaluate.num_steps
   chain = f", {steps} Langevin steps" if restored.networks.hat else ""
   print(
-    f"{'samples':>15}: {stem}.npz ({len(drawn.samples)} images, "
+    f"{'samples':>15}: {place.path} ({len(images)} images, "
     f"{sample.weights} weights of step {restored.step}{chain})",
     flush=True,
   )
+  _write_pngs(restored, place, images)

@@ -1,6 +1,8 @@
+import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from hatebm_jax import chains, pixels, sample, train
 from hatebm_jax.run import workdir
@@ -86,3 +88,85 @@ def test_no_run_is_a_clear_error(tmp_path):
   workdir.claim(tmp_path, tiny.config(), write=True)
   with pytest.raises(workdir.WorkdirError, match="holds no checkpoint"):
     sample.restore(tiny.config(), tmp_path)
+
+
+def write(path, out, **overrides):
+  """Draws images as a command does; returns what is in the folder."""
+  restored = sample.restore(tiny.config(**overrides), path)
+  drawn = sample.read(restored, out)
+  found = drawn is not None
+  if drawn is None:
+    drawn = sample.draw(restored)
+    sample.write(restored, out, drawn)
+  assert len(drawn.samples) == restored.config.sample.num_images
+  return drawn, found
+
+
+def images_of(out):
+  """Returns the images of the files in a folder by name."""
+  found = {}
+  for file in sorted((out / "samples").glob("*.npz")):
+    with np.load(file) as content:
+      found[file.name] = content["images"]
+  return found
+
+
+def test_images_are_never_replaced_by_fewer_or_by_others(
+  path, tmp_path, capsys
+):
+  many, found = write(path, tmp_path, sample__num_images=20)
+  assert not found
+  capsys.readouterr()
+  few, found = write(path, tmp_path, sample__num_images=9)
+  assert found and "holds 20 images" in capsys.readouterr().out
+  np.testing.assert_array_equal(few.samples, many.samples[:9])
+  np.testing.assert_array_equal(few.generated, many.generated[:9])
+  # `write` alone keeps them too.
+  restored = sample.restore(tiny.config(sample__num_images=9), path)
+  sample.write(restored, tmp_path, few)
+  assert list(images_of(tmp_path)) == ["00000004_raw.npz"]
+  # More images of the same settings take their place.
+  more, found = write(path, tmp_path, sample__num_images=24)
+  assert not found
+  np.testing.assert_array_equal(
+    images_of(tmp_path)["00000004_raw.npz"], more.samples
+  )
+  # Images of other settings stand beside them.
+  capsys.readouterr()
+  other, found = write(path, tmp_path, evaluate__num_steps=2)
+  assert not found and "which stay" in capsys.readouterr().out
+  stored = images_of(tmp_path)
+  assert list(stored) == ["00000004_2_raw.npz", "00000004_raw.npz"]
+  np.testing.assert_array_equal(stored["00000004_raw.npz"], more.samples)
+  np.testing.assert_array_equal(stored["00000004_2_raw.npz"], other.samples)
+  assert (tmp_path / "samples" / "00000004_2_raw_grid.png").exists()
+  # The other settings find their own file again.
+  assert write(path, tmp_path, evaluate__num_steps=2)[1]
+  assert write(path, tmp_path, sample__num_images=24)[1]
+
+
+def test_samples_of_other_weights_are_not_taken_for_these(path, tmp_path):
+  restored = sample.restore(tiny.config(), path)
+  drawn = sample.draw(restored)
+  sample.write(restored, tmp_path, drawn)
+  hat, generator = restored.variables
+  changed = restored._replace(
+    variables=(hat, jax.tree.map(lambda x: 1.01 * x, generator))
+  )
+  # The same step of a run that was trained anew in the same workdir.
+  assert sample.read(changed, tmp_path) is None
+  assert sample.read(restored, tmp_path) is not None
+
+
+def test_images_are_written_as_pngs_on_request(path, tmp_path):
+  drawn, _ = write(path, tmp_path)
+  folder = tmp_path / "samples" / "00000004_raw"
+  assert not folder.exists()
+  # They are drawn already; only the PNGs are missing.
+  assert write(path, tmp_path, sample__png=True)[1]
+  names = [file.name for file in sorted(folder.iterdir())]
+  assert names == [f"{i:05d}.png" for i in range(12)]
+  for name, image in zip(names, drawn.samples, strict=True):
+    np.testing.assert_array_equal(
+      np.asarray(Image.open(folder / name)), image[..., 0]
+    )

@@ -76,6 +76,12 @@ _GROUPS = {
       rules.choice("raw", "averaged"),
       "Images are drawn from the raw or from the averaged weights.",
     ),
+    "png": Field(
+      False,
+      rules.BOOLEAN,
+      "If True, each image is also written as a PNG, into a folder beside the "
+      ".npz file.",
+    ),
     "checkpoint": Field(
       None,
       rules.optional(rules.STEPS),

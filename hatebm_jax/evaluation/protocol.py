@@ -13,25 +13,14 @@ import numpy as np
 from etils import epath
 
 import hatebm_jax
-from hatebm_jax import chains, sample
+from hatebm_jax import sample
 from hatebm_jax.run import files
 
 
 def of_run(restored: sample.Restored) -> dict[str, Any]:
   """Returns how the images of a run are drawn."""
-  config = restored.config
-  has_hat = restored.networks.hat is not None
-  plan = chains.evaluation_plan(config)
-  return {
-    "checkpoint_step": restored.step,
-    "weights": config.sample.weights,
-    "seed": config.seed,
-    "config_changes": list(restored.changes) or None,
-    "langevin": plan.settings._asdict() if has_hat else None,
-    "init_scale_z": plan.init_scale_z,
-    "init_scale_y": plan.init_scale_y if has_hat else None,
-    "samples": None,
-  }
+  changes = {"config_changes": list(restored.changes) or None}
+  return sample.settings(restored) | changes | {"samples": None}
 
 
 def of_given(record: dict[str, str]) -> dict[str, Any]:

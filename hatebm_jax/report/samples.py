@@ -1,10 +1,11 @@
 """Section of a report about the newest samples."""
 
-import re
+from collections.abc import Iterator
 
 from etils import epath
 
 from hatebm_jax.report import formatting, page
+from hatebm_jax.run import sample_files
 
 _CAPTIONS = {
   "grid": "Samples: G(z) + y at the end of the chains.",
@@ -26,24 +27,43 @@ def section(path: epath.Path) -> str:
   Args:
     path: Path of the workdir.
   """
+  folder = path / sample_files.FOLDER
   found = []
-  for file in page.png_files(path / "samples"):
-    if match := re.fullmatch(r"(\d+)_(raw|averaged)_(.+)", file.stem):
-      found.append((int(match[1]), match[2], match[3], file))
+  for file in page.png_files(folder):
+    parsed = sample_files.parse(file.stem)
+    if parsed and parsed[1].startswith("_"):
+      found.append((parsed[0], parsed[1][1:], file))
   if not found:
     command = formatting.command(path, "sample")
     return page.hint("There are no samples yet. Draw some:", command)
-  newest = max(step for step, *_ in found)
-  order = [*_CAPTIONS, *sorted(name for _, _, name, _ in found)]
-  found = [entry[1:] for entry in found if entry[0] == newest]
+  newest = max(name.step for name, *_ in found)
+  order = [*_CAPTIONS, *sorted(kind for _, kind, _ in found)]
+  found = [entry for entry in found if entry[0].step == newest]
   found.sort(key=lambda entry: order.index(entry[1]))
   parts = []
-  for weights in sorted({entry[0] for entry in found}):
+  names = {entry[0] for entry in found}
+  for name in sorted(names, key=lambda name: (name.weights, name.number)):
     figures = [
-      page.figure(picture, _CAPTIONS.get(name, name), _CAPTIONS.get(name, name))
-      for weights_of, name, file in found
-      if weights_of == weights and (picture := page.png(file, page.WIDTH))
+      page.figure(picture, _CAPTIONS.get(kind, kind), _CAPTIONS.get(kind, kind))
+      for name_of, kind, file in found
+      if name_of == name and (picture := page.png(file, page.WIDTH))
     ]
-    title = f"With the {weights} weights of training step {newest:,}"
-    parts += [page.heading(title), page.grid(figures)]
+    title = f"With the {name.weights} weights of training step {newest:,}"
+    if name.number > 1:
+      title += f", settings {name.number}"
+    parts += [page.heading(title), *_settings(folder, name)]
+    parts.append(page.grid(figures))
   return "\n".join(parts)
+
+
+def _settings(folder: epath.Path, name: sample_files.Name) -> Iterator[str]:
+  """Yields the settings of a file of images, if it has a record."""
+  record = sample_files.read_record(folder / f"{name.stem()}.npz")
+  if record:
+    chain = record.get("langevin")
+    entries = {"seed": record.get("seed")}
+    entries |= chain if isinstance(chain, dict) else {}
+    text = ", ".join(
+      f"{key.replace('_', ' ')} {value}" for key, value in entries.items()
+    )
+    yield page.note(f"{name.stem()}.npz: {text}.")

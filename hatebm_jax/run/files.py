@@ -83,12 +83,15 @@ def all_files(folder: epath.PathLike) -> Iterator[epath.Path]:
       yield path
 
 
-def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
+def write_atomic(
+  path: epath.PathLike, content: str | bytes, sync: bool = True
+) -> None:
   """Writes a file whole or not at all; missing folders are made.
 
   Args:
     path: Path of the file.
     content: New content; text is encoded as UTF-8.
+    sync: Whether to wait until the disk has the content.
   """
   path = as_path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +99,9 @@ def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
   try:
     with partial.open("wb") as file:
       file.write(content.encode() if isinstance(content, str) else content)
-      file.flush()
-      os.fsync(file.fileno())
+      if sync:
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
   except BaseException:
     # A disk that is full needs the room that the partial file takes.
@@ -176,11 +180,30 @@ def sha256(path: epath.PathLike) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_png(path: epath.PathLike, image: np.ndarray) -> None:
+def write_png(
+  path: epath.PathLike, image: np.ndarray, sync: bool = True
+) -> None:
   """Writes an image as a PNG file, whole or not at all.
 
   Args:
     path: Path of the file.
     image: Image, uint8 `[height, width, 1 or 3]`.
+    sync: Whether to wait until the disk has the file.
   """
   write_atomic(path, images.to_png(image))
+
+
+def write_pngs(folder: epath.PathLike, images: np.ndarray) -> None:
+  """Writes images as 00000.png, 00001.png, ... and makes the folder.
+
+  A file is written whole or not at all. It may be lost in a power failure,
+  because waiting for the disk at each of many files would take minutes.
+
+  Args:
+    folder: Path of the folder.
+    images: Images, uint8 `[n, height, width, 1 or 3]`.
+  """
+  folder = as_path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  for i, image in enumerate(images):
+    write_png(folder / f"{i:05d}.png", image, sync=False)
