@@ -1,9 +1,12 @@
 """Measures a trained run, or images of another tool.
 
+`check` says before a run is trained or drawn from whether it can be evaluated.
 `evaluate` computes and returns all figures and pictures. `write` prints a table
-and writes evaluation.json and the pictures into the workdir.
+and writes evaluation.json and the pictures into the workdir; `save` only
+writes.
 """
 
+from hatebm_jax.evaluation.checks import check
 from hatebm_jax.evaluation.compute import Result, evaluate, evaluate_file
 from hatebm_jax.evaluation.console import table
 from hatebm_jax.evaluation.image_quality import (
@@ -12,18 +15,20 @@ from hatebm_jax.evaluation.image_quality import (
   load_reference,
   measure_sets,
 )
-from hatebm_jax.evaluation.writing import FILE, REFERENCE_FILE, write
+from hatebm_jax.evaluation.writing import FILE, REFERENCE_FILE, save, write
 
 __all__ = [
   "FILE",
   "REFERENCE_FILE",
   "Reference",
   "Result",
+  "check",
   "evaluate",
   "evaluate_file",
   "has_network",
   "load_reference",
   "measure_sets",
+  "save",
   "table",
   "write",
 ]

@@ -1,13 +1,16 @@
 """Measures a trained run, or given images, without writing anything."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 
 from hatebm_jax import data, errors, sample
 from hatebm_jax.evaluation import (
+  checks,
   given_images,
   image_quality,
   long_chains,
@@ -37,7 +40,9 @@ class Result(NamedTuple):
 
 
 def evaluate(
-  restored: sample.Restored, drawn: sample.Drawn | None = None
+  restored: sample.Restored,
+  drawn: sample.Drawn | None = None,
+  note: Callable[[Result], None] = lambda result: None,
 ) -> Result:
   """Measures a trained run.
 
@@ -45,9 +50,15 @@ def evaluate(
   energies are used to detect out-of-distribution images and parallel chains are
   run, as `config.ood` and `config.chains` ask.
 
+  If one of these parts fails, the others are measured all the same. `failed` in
+  the figures names the part and what happened, and the error is raised at the
+  end.
+
   Args:
     restored: Run that `sample.restore` returns.
     drawn: Images that `sample.draw(restored)` returns; None draws them here.
+    note: Function that gets the result so far after each part, so that what is
+      measured can be kept when a later part fails.
 
   Raises:
     ConfigError: If there is no network to measure these images in and the run
@@ -55,22 +66,76 @@ def evaluate(
     DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
-  config, reference = restored.config, None
-  has_hat = restored.networks.hat is not None
-  record = protocol.of_run(restored)
-  if image_quality.has_network(config) or not has_hat:
+  checks.check(restored.config, restored.networks.hat is not None)
+  found = _Found(restored, drawn)
+  failures = []
+  for name, measure in found.parts().items():
+    try:
+      measure()
+    except Exception as error:
+      message = " ".join(str(error).split()) or type(error).__name__
+      found.figures.setdefault("failed", {})[name] = message
+      failures.append(error)
+    note(_finish(start, found.figures, found.pictures, found.reference))
+    # Several processes must stay together.
+    if failures and jax.process_count() > 1:
+      break
+  if failures:
+    raise failures[0]
+  return _finish(start, found.figures, found.pictures, found.reference)
+
+
+class _Found:
+  """What an evaluation has found so far, and the parts that add to it.
+
+  Attributes:
+    figures: Figures and their protocol.
+    pictures: Pictures by name.
+    reference: Reference images; None as long as none are measured.
+  """
+
+  def __init__(self, restored: sample.Restored, drawn: sample.Drawn | None):
+    self._restored, self._drawn = restored, drawn
+    record = protocol.of_run(restored) | protocol.of_data(restored.config)
+    self.figures = {"protocol": record, "sets": {}}
+    self.pictures = {}
+    self.reference = None
+
+  def parts(self) -> dict[str, Callable[[], None]]:
+    """Returns the parts that the config asks for, by name, in their order."""
+    config = self._restored.config
+    has_hat = self._restored.networks.hat is not None
+    wanted = {
+      "images": image_quality.has_network(config) or not has_hat,
+      "ood": has_hat and config.ood.sets,
+      "chains": has_hat and config.chains.num_chains,
+    }
+    return {name: getattr(self, name) for name in wanted if wanted[name]}
+
+  def images(self) -> None:
+    """Draws images and measures them against reference images."""
+    config = self._restored.config
     # A network that is missing is reported before images are drawn.
     space = image_quality.choose_space(config)
-    sets = _draw(restored, drawn)
-    reference = image_quality.load_reference(config, space)
-    figures = _measure_images(config, sets, reference, record)
-  else:
-    figures = {"protocol": record | protocol.of_data(config), "sets": {}}
-  pictures = {}
-  if has_hat:
-    hat_figures, pictures = _measure_hat(restored, reference)
-    figures |= hat_figures
-  return _finish(start, figures, pictures, reference)
+    sets = _draw(self._restored, self._drawn)
+    self.reference = image_quality.load_reference(config, space)
+    record = protocol.of_run(self._restored)
+    self.figures |= _measure_images(config, sets, self.reference, record)
+
+  def ood(self) -> None:
+    """Tells out-of-distribution images from those of the run's data."""
+    self.figures["ood"], pictures = out_of_distribution.measure(self._restored)
+    self.pictures |= pictures
+
+  def chains(self) -> None:
+    """Runs parallel chains."""
+    config = self._restored.config
+    images = data.load_images(config.data, "train", _MAX_NEIGHBOURS)
+    distance = self.reference.distance if self.reference else None
+    self.figures["chains"], pictures = long_chains.measure(
+      self._restored, images, distance
+    )
+    self.pictures |= pictures
 
 
 def evaluate_file(config: ml_collections.ConfigDict) -> Result:
@@ -109,7 +174,7 @@ def _check_given(
 ) -> None:
   """Refuses given images that cannot be compared with the reference."""
   field = f"config.metrics.samples={config.metrics.samples!r}"
-  _check_count(len(images), field)
+  checks.check_count(len(images), field)
   expected = image_quality.image_shape(config.data)
   # The file does not say which size its images had. Inception takes any size.
   is_free = config.metrics.statistics and space.name == inception.NAME
@@ -128,7 +193,7 @@ def _finish(
   reference: image_quality.Reference | None,
 ) -> Result:
   """Returns the result with the seconds that it took."""
-  figures["seconds"] = round(time.perf_counter() - start, 3)
+  figures = figures | {"seconds": round(time.perf_counter() - start, 3)}
   from_file = figures["protocol"]["statistics"] is not None
   moments = reference.found.moments if reference and not from_file else None
   return Result(figures, pictures, moments)
@@ -148,35 +213,11 @@ def _measure_images(
   return figures
 
 
-def _measure_hat(
-  restored: sample.Restored, reference: image_quality.Reference | None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Measures the energies and the chains of a hat.
-
-  Returns:
-    Figures and pictures by name.
-  """
-  config = restored.config
-  figures, pictures = {}, {}
-  if config.ood.sets:
-    figures["ood"], shown = out_of_distribution.measure(restored)
-    pictures |= shown
-  if config.chains.num_chains:
-    train_images = data.load_images(config.data, "train", _MAX_NEIGHBOURS)
-    distance = reference.distance if reference else None
-    figures["chains"], shown = long_chains.measure(
-      restored, train_images, distance
-    )
-    pictures |= shown
-  return figures, pictures
-
-
 def _draw(
   restored: sample.Restored, drawn: sample.Drawn | None
 ) -> dict[str, list[np.ndarray]]:
   """Draws `config.metrics.repeats` sets of images."""
   repeats = restored.config.metrics.repeats
-  _check_count(restored.config.sample.num_images, "config.sample.num_images")
   all_drawn = [drawn or sample.draw(restored)]
   all_drawn += [sample.draw(restored, repeat) for repeat in range(1, repeats)]
   # A run without a hat has no other images than the generator's.
@@ -186,11 +227,3 @@ def _draw(
     label: [getattr(one, name) for one in all_drawn]
     for name, label in names.items()
   }
-
-
-def _check_count(num_images: int, field: str) -> None:
-  if num_images < 2:
-    raise errors.ConfigError(
-      f"{field}: expected 2 or more images, because figures measure how images "
-      f"differ; found {num_images}."
-    )

@@ -123,10 +123,21 @@ def _fit_judge(config: ml_collections.ConfigDict) -> tuple[Any, float | None]:
   )
 
 
-def _features_of_split(
-  config: ml_collections.ConfigDict, space: feature_spaces.Space
-) -> tuple[moments.Moments, np.ndarray]:
-  """Returns moments and features of the reference split, read in one pass."""
+def open_reference(
+  config: ml_collections.ConfigDict,
+) -> tuple[data.Source, int]:
+  """Opens the split of the reference images, and reads none.
+
+  Args:
+    config: Config whose groups `data` and `metrics` are used.
+
+  Returns:
+    The split, and how many of its images are the reference.
+
+  Raises:
+    ConfigError: If `config.metrics.num_references` exceeds the split.
+    DataError: If the split is missing or cannot be read.
+  """
   source = data.open_split(config.data, config.metrics.split)
   num_images = config.metrics.num_references or source.num_images
   if not 2 <= num_images <= source.num_images:
@@ -134,6 +145,14 @@ def _features_of_split(
       f"config.metrics.num_references={num_images}: expected 2 to "
       f"{source.num_images}, the number of images in {source.name}."
     )
+  return source, num_images
+
+
+def _features_of_split(
+  config: ml_collections.ConfigDict, space: feature_spaces.Space
+) -> tuple[moments.Moments, np.ndarray]:
+  """Returns moments and features of the reference split, read in one pass."""
+  source, num_images = open_reference(config)
   order = np.random.default_rng(0).permutation(source.num_images)
   chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
   chunks = tqdm.tqdm(

@@ -78,6 +78,38 @@ def _check(settings: ml_collections.ConfigDict) -> None:
       )
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks that all sets of images can be opened, and reads an image of each.
+
+  Args:
+    config: Config of the run.
+
+  Raises:
+    ConfigError: If a field of `config.ood` cannot be used.
+    DataError: If a set is missing or cannot be read. The message names it.
+  """
+  _check(config.ood)
+  data.open_native(config.data, "test")
+  for source in config.ood.sets:
+    outside = _outside(config, source)
+    try:
+      opened = data.open_native(outside, _split(outside))
+      next(iter(opened.read([0])))
+    except data.DataError as error:
+      raise data.DataError(f"config.ood.sets: {source!r}: {error}") from error
+
+
+def _outside(
+  config: ml_collections.ConfigDict, source: str
+) -> ml_collections.ConfigDict:
+  """Returns `config.data` for a set of OOD images."""
+  outside = config.data.copy_and_resolve_references()
+  outside.source = source
+  # The names of the run's own splits and feature are not those of another set.
+  outside.update(train_split="", test_split="", feature="")
+  return outside
+
+
 def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
   """Reads in-distribution test images and OOD images, treated alike.
 
@@ -86,10 +118,8 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
     source: Source of the OOD images, written as `config.data.source` is. Its
       test split is used, or all of its images if it has no test split.
   """
-  inside, outside = (config.data.copy_and_resolve_references() for _ in "io")
-  outside.source = source
-  # The names of the run's own splits and feature are not those of another set.
-  outside.update(train_split="", test_split="", feature="")
+  inside = config.data.copy_and_resolve_references()
+  outside = _outside(config, source)
   splits = "test", _split(outside)
   both = list(zip((inside, outside), splits, strict=True))
   size = min(config.data.image_size, *(data.native_size(*x) for x in both))
@@ -106,7 +136,7 @@ def load_pair(config: ml_collections.ConfigDict, source: str) -> Pair:
 def _split(settings: ml_collections.ConfigDict) -> str:
   """Returns `test`, or `train` if the source has no test images."""
   try:
-    data.native_size(settings, "test")
+    data.open_native(settings, "test")
   except data.DataError:
     return "train"
   return "test"

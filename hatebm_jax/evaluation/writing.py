@@ -13,16 +13,16 @@ FILE = workdir.EVALUATION
 REFERENCE_FILE = "evaluation_reference.npz"
 
 
-def write(result: compute.Result, path: epath.PathLike) -> None:
-  """Prints a table of the figures and writes all files of an evaluation.
+def save(result: compute.Result, path: epath.PathLike) -> None:
+  """Writes all files of an evaluation, also of one that is not complete.
 
   These are evaluation.json, a picture evaluation_NAME.png for each picture, and
   evaluation_reference.npz with the moments of the reference images if they were
-  measured. Only the first of several processes writes and prints.
+  measured. Only the first of several processes writes.
 
   Args:
     result: Result of `evaluate` or `evaluate_file`.
-    path: Path of the workdir.
+    path: Path of the workdir, or of another folder.
   """
   if jax.process_index() > 0:
     return
@@ -33,5 +33,17 @@ def write(result: compute.Result, path: epath.PathLike) -> None:
   files.write_atomic(path / FILE, text)
   if result.moments is not None:
     moments.save(path / REFERENCE_FILE, result.moments)
+
+
+def write(result: compute.Result, path: epath.PathLike) -> None:
+  """Prints a table of the figures and writes all files, see `save`.
+
+  Args:
+    result: Result of `evaluate` or `evaluate_file`.
+    path: Path of the workdir, or of another folder.
+  """
+  if jax.process_index() > 0:
+    return
+  save(result, path)
   print(console.table(result.figures))
-  print(f"Written to {path / FILE}", flush=True)
+  print(f"Written to {files.as_path(path) / FILE}", flush=True)

@@ -39,7 +39,9 @@ def sections(path: epath.Path, result: dict[str, Any] | None) -> dict[str, str]:
   if "protocol" not in result:
     hint = "evaluation.json was written by an older version. Evaluate again:"
     return {"Evaluation": page.hint(hint, command)}
-  found = {"Evaluation": _images(result) + _protocol_list(result)}
+  found = {
+    "Evaluation": _failed(result) + _images(result) + _protocol_list(result)
+  }
   if "ood" in result:
     found["Out-of-distribution detection"] = _ood(path, result)
   if "chains" in result:
@@ -47,9 +49,19 @@ def sections(path: epath.Path, result: dict[str, Any] | None) -> dict[str, str]:
   return found
 
 
+def _failed(result: dict[str, Any]) -> str:
+  """Names the parts of the evaluation that failed."""
+  return "".join(
+    page.note(f"The part {name} of the evaluation failed: {message}") + "\n"
+    for name, message in result.get("failed", {}).items()
+  )
+
+
 def _images(result: dict[str, Any]) -> str:
   """Shows how good the images are."""
   protocol, sets = result["protocol"], result["sets"]
+  if not sets and "images" in result.get("failed", {}):
+    return ""
   if not sets:
     return page.note(
       "There are no figures of images: the run was evaluated without a network "

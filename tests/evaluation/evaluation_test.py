@@ -191,6 +191,34 @@ def test_without_a_network_the_hat_is_still_looked_at(run, tmp_path, capsys):
   assert "was evaluated without a network" in page and ">None" not in page
 
 
+def test_a_part_that_fails_is_named_and_the_others_are_kept(run, tmp_path):
+  digits = data.load_images(tiny.config().data, "test", 20)
+  folder = tmp_path / "bad"
+  for i, image in enumerate(digits):
+    files.write_png(folder / f"{i:02d}.png", image)
+    if i:  # The first image can be read, so the set passes the check.
+      (folder / f"{i:02d}.png").write_bytes(b"no image")
+  config = tiny.config(
+    ood__sets=(f"folder:{folder}",), chains__num_chains=2, train__num_steps=4
+  )
+  restored, found = sample.restore(config, run), []
+
+  def note(result):
+    evaluation.save(result, tmp_path)
+    found.append(json.loads((tmp_path / evaluation.FILE).read_text()))
+
+  with pytest.raises(data.DataError, match="at most 10 images"):
+    evaluation.evaluate(restored, note=note)
+  first, second, third = found
+  assert first["sets"].keys() == {"hat", "generator", "held_out"}
+  assert "failed" not in first and "chains" not in first
+  assert "at most 10 images" in second["failed"]["ood"]
+  assert third["chains"]["num_chains"] == 2
+  assert third["sets"] == first["sets"] and "ood" not in third
+  page = report.write(run_with_evaluation(run, tmp_path)).read_text()
+  assert "The part ood of the evaluation failed" in page
+
+
 def run_with_evaluation(run, path):
   """Gives a folder with an evaluation the config of its run."""
   (path / "config.json").write_text((run / "config.json").read_text())
