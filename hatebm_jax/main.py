@@ -26,6 +26,12 @@ _WORKDIR = flags.DEFINE_string(
   None,
   "This directory holds the run: checkpoints, metrics and images.",
 )
+_OUT = flags.DEFINE_string(
+  "out",
+  None,
+  "--mode=sample and --mode=evaluate write into this directory instead of the "
+  "workdir, which may then be read-only.",
+)
 _MODE = flags.DEFINE_enum(
   "mode",
   "train",
@@ -63,13 +69,14 @@ def main(argv: list[str]) -> int:
   config = _CONFIG.value
   try:
     path = files.as_path(_WORKDIR.value)
+    out = _output_place(path)
     config_lib.check(config)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   try:
-    return _run(_MODE.value, config, path)
+    return _run(_MODE.value, config, path, out)
   except errors.UserError as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)
@@ -93,29 +100,65 @@ def main(argv: list[str]) -> int:
   return 1
 
 
-def _run(mode: str, config: ml_collections.ConfigDict, path: epath.Path) -> int:
+def _output_place(path: epath.Path) -> epath.Path:
+  """Returns the folder that samples and figures are written into.
+
+  Args:
+    path: Path of the workdir.
+
+  Raises:
+    ConfigError: If training is asked to write elsewhere.
+  """
+  if _OUT.value is None:
+    return path
+  if _MODE.value == "train":
+    raise errors.ConfigError(
+      f"--out={_OUT.value} goes with --mode=sample and --mode=evaluate. "
+      "Training writes into --workdir: leave --out away."
+    )
+  return files.as_path(_OUT.value)
+
+
+def _run(
+  mode: str,
+  config: ml_collections.ConfigDict,
+  path: epath.Path,
+  out: epath.Path,
+) -> int:
   """Runs one mode; returns the exit status."""
   if mode == "train":
     restore.check_step(config, path)
+    if evaluation.has_network(config):
+      evaluation.check(config)
     stopped_by = train.train(config, path)
     if stopped_by:
       return 130 if stopped_by == signal.SIGINT else 0
   if jax.process_index() == 0:
-    files.check_writable(path / "samples" if mode == "sample" else path)
+    files.check_writable(out / "samples" if mode == "sample" else out)
   if mode == "evaluate" and config.metrics.samples:
-    evaluation.write(evaluation.evaluate_file(config), path)
+    evaluation.write(evaluation.evaluate_file(config), out)
     return 0
   # Training has taken up every field that the command line sets.
   given = () if mode == "train" else config_flag.given(flags.FLAGS["config"])
   restored = sample.restore(config, path, given=given)
   if mode == "evaluate":
-    evaluation.write(evaluation.evaluate(restored), path)
+    _evaluate(restored, None, out)
     return 0
-  drawn = sample.draw(restored)
-  sample.write(restored, path, drawn)
+  drawn = sample.read(restored, out)
+  if drawn is None:
+    drawn = sample.draw(restored)
+    sample.write(restored, out, drawn)
   if mode == "train" and evaluation.has_network(restored.config):
-    evaluation.write(evaluation.evaluate(restored, drawn), path)
+    _evaluate(restored, drawn, out)
   return 0
+
+
+def _evaluate(
+  restored: sample.Restored, drawn: sample.Drawn | None, out: epath.Path
+) -> None:
+  """Evaluates a run; what is measured is kept if a later part fails."""
+  note = lambda result: evaluation.save(result, out)
+  evaluation.write(evaluation.evaluate(restored, drawn, note), out)
 
 
 def run() -> None:

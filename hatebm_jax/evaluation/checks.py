@@ -7,7 +7,7 @@ sampling and not after them.
 
 import ml_collections
 
-from hatebm_jax import errors, objectives, sharding
+from hatebm_jax import data, errors, objectives, sharding
 from hatebm_jax.evaluation import image_quality, out_of_distribution
 from hatebm_jax.metrics import moments
 
@@ -43,6 +43,8 @@ def check(
       has_hat = objective.networks.hat is not None
     if has_hat:
       out_of_distribution.check(config)
+  if has_hat and config.chains.num_chains:
+    data.open_native(config.data, "train")
 
 
 def check_count(num_images: int, field: str) -> None:

@@ -1,6 +1,8 @@
 """Writes what an evaluation found into the workdir."""
 
+import itertools
 import json
+from typing import Any
 
 import jax
 from etils import epath
@@ -18,7 +20,8 @@ def save(result: compute.Result, path: epath.PathLike) -> None:
 
   These are evaluation.json, a picture evaluation_NAME.png for each picture, and
   evaluation_reference.npz with the moments of the reference images if they were
-  measured. Only the first of several processes writes.
+  measured. Only the first of several processes writes. Figures that are there
+  with another protocol are kept under another name.
 
   Args:
     result: Result of `evaluate` or `evaluate_file`.
@@ -27,12 +30,31 @@ def save(result: compute.Result, path: epath.PathLike) -> None:
   if jax.process_index() > 0:
     return
   path = files.as_path(path)
+  _keep(path, result.figures["protocol"])
   for name, picture in result.pictures.items():
     files.write_png(path / f"evaluation_{name}.png", picture)
   text = json.dumps(result.figures, indent=2, allow_nan=False) + "\n"
   files.write_atomic(path / FILE, text)
   if result.moments is not None:
     moments.save(path / REFERENCE_FILE, result.moments)
+
+
+def _keep(path: epath.Path, protocol: dict[str, Any]) -> None:
+  """Renames the figures of another protocol, so that they are not replaced."""
+  file = path / FILE
+  try:
+    old = workdir.read_evaluation(path)
+  except files.FileError:
+    return  # It holds no figures.
+  # JSON turns tuples into lists.
+  if old is None or old.get("protocol") == json.loads(json.dumps(protocol)):
+    return
+  numbered = (
+    file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1)
+  )
+  kept = next(candidate for candidate in numbered if not candidate.exists())
+  file.rename(kept)
+  print(f"The figures of the evaluation before are kept in {kept}", flush=True)
 
 
 def write(result: compute.Result, path: epath.PathLike) -> None:

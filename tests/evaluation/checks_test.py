@@ -89,6 +89,12 @@ def test_a_set_whose_images_cannot_be_read(tmp_path):
     evaluation.check(config)
 
 
+def test_chains_need_the_training_images():
+  config = tiny.config(data__source="folder:none", chains__num_chains=2)
+  with pytest.raises(data.DataError, match="none"):
+    evaluation.check(config, has_hat=True)
+
+
 def test_a_run_without_a_hat():
   config = tiny.config("digits_sngan", ood__sets=("folder:none",))
   evaluation.check(config)  # It has no energy, so the sets are not looked at.

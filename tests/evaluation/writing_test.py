@@ -32,3 +32,28 @@ def test_without_moments_there_is_no_file_of_them(tmp_path):
   figures = {"protocol": {"network": None}, "sets": {}}
   evaluation.write(evaluation.Result(figures, {}, None), tmp_path)
   assert [file.name for file in tmp_path.iterdir()] == [evaluation.FILE]
+
+
+def test_figures_of_another_protocol_are_kept(tmp_path, capsys):
+  results = [
+    evaluation.Result(
+      {"protocol": {"network": None, "langevin": (steps,)}, "sets": {}},
+      {},
+      None,
+    )
+    for steps in (1, 2, 3)
+  ]
+  for result in (results[0], results[0], *results):
+    evaluation.save(result, tmp_path)
+  names = sorted(file.name for file in tmp_path.iterdir())
+  assert names == ["evaluation.json", "evaluation_1.json", "evaluation_2.json"]
+  steps = [
+    json.loads((tmp_path / name).read_text())["protocol"]["langevin"]
+    for name in names
+  ]
+  assert steps == [[3], [1], [2]]
+  assert capsys.readouterr().out.count("are kept in") == 2
+  # A file that is no JSON holds no figures, and is replaced.
+  (tmp_path / evaluation.FILE).write_text("{")
+  evaluation.save(results[0], tmp_path)
+  assert len(list(tmp_path.iterdir())) == 3
