@@ -15,7 +15,7 @@ from PIL import Image
 from hatebm_jax import report
 from hatebm_jax.report import __main__ as command
 from hatebm_jax.report import curves, formatting, training
-from hatebm_jax.run import files, workdir
+from hatebm_jax.run import files, sample_files, workdir
 
 _VOID = {"meta", "img", "br", "link", "hr"}
 _PANELS = ("energy_gap", "drift_norm_y", "saturation")
@@ -217,6 +217,20 @@ def test_sections_and_how_far_the_run_has_come(tmp_path):
   assert f"Run {tmp_path.name} : 10 of 20 training steps, seed 0." in page.text
   assert "raw weights of training step 10" in page.text
   assert "training step 5" not in page.text
+
+
+def test_samples_of_other_settings_stand_apart(tmp_path):
+  path = _run(tmp_path)
+  _picture(path / "samples" / "00000010_2_raw_grid.png")
+  record = {"seed": 7, "langevin": {"num_steps": 40, "max_drift_y": None}}
+  file = path / "samples" / "00000010_2_raw.npz"
+  sample_files.save(file, record, images=np.zeros((2, 4, 4, 1), np.uint8))
+  text = _page(path).text
+  first, _, second = text.partition(
+    "raw weights of training step 10, settings 2"
+  )
+  assert "raw weights of training step 10" in first
+  assert "00000010_2_raw.npz: seed 7, num steps 40, max drift y None." in second
 
 
 def test_figures_stand_with_their_spread_and_protocol(tmp_path):
