@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import ml_collections
 from absl import app, flags
@@ -29,12 +30,32 @@ _FLAG = re.compile(r"--?(config|workdir)(?:=(.*))?", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|helpfull|helpxml|\?)(=.*)?")
 
 
+class _IntegerOrNone(flags.IntegerParser):
+  """Reads `None` too. The check of the config knows what may be None."""
+
+  def convert(self, argument):
+    return None if _is_none(argument) else super().convert(argument)
+
+
+class _FloatOrNone(flags.FloatParser):
+  """Reads `None` too. The check of the config knows what may be None."""
+
+  def convert(self, argument):
+    return None if _is_none(argument) else super().convert(argument)
+
+
+def _is_none(argument: Any) -> bool:
+  return isinstance(argument, str) and argument.lower() == "none"
+
+
 def define(help_text: str) -> flags.FlagHolder:
   """Defines the flag --config.
 
   Args:
     help_text: First sentence of the help, which says what the config is for.
   """
+  config_flags.register_flag_parser_for_type(int, _IntegerOrNone())
+  config_flags.register_flag_parser_for_type(float, _FloatOrNone())
   return config_flags.DEFINE_config_file(
     "config",
     None,

@@ -201,3 +201,59 @@ def test_a_field_that_is_not_there_names_the_nearest(tmp_path):
     tmp_path, "main", "--config=digits", "--workdir=r", "--config.trian.x=1"
   )
   assert status == 1 and "train" in error
+
+
+def test_every_field_that_may_be_none_can_be_set_to_none(tmp_path):
+  # First to a number, as a config or a run may have it.
+  code = f"""
+import json, sys
+from absl import flags
+from hatebm_jax import config as config_lib
+from hatebm_jax import config_flag, errors
+
+flag = config_flag.define("")
+names = {{optional: [] for optional in (False, True)}}
+for group, fields in config_lib.GROUPS.items():
+  for name, field in fields.items():
+    if field.rule.kind in (int, float):
+      names[field.rule.optional].append(f"{{group}}.{{name}}".lstrip("."))
+numbers = [f"--config.{{name}}=1" for name in names[True]]
+nones = [f"--config.{{name}}={{text}}" for name in names[True]
+         for text in ("none", "None")]
+sys.argv = ["x", "--config={CONFIGS / "digits.py"}", *numbers, *nones]
+flags.FLAGS(sys.argv)
+config = flag.value.copy_and_resolve_references()
+config_lib.check(config)
+flat = {{f"{{g}}.{{k}}": v for g, fields in config.items()
+        if hasattr(fields, "items") for k, v in fields.items()}}
+print(json.dumps([flat[name] for name in names[True]]))
+refused = 0
+for name in names[False]:
+  group, _, field = name.rpartition(".")
+  changed = flag.value.copy_and_resolve_references()
+  target = changed[group] if group else changed
+  target[field] = None
+  try:
+    config_lib.check(changed)
+  except errors.ConfigError as error:
+    refused += f"config.{{name}}=None: expected" in str(error)
+print(refused == len(names[False]))
+"""
+  values, all_others_refused = child.python(code).splitlines()
+  values = json.loads(values)
+  assert len(values) > 5 and set(values) == {None}
+  assert all_others_refused == "True"
+
+
+@pytest.mark.parametrize(
+  "override, message",
+  [
+    ("train.batch_size=None", "batch_size=None: expected an integer"),
+    ("train.batch_size=x", "x"),
+    ("langevin.tau=Nope", "Nope"),
+  ],
+)
+def test_no_other_field_takes_none_or_text(tmp_path, override, message):
+  process = child.start(tmp_path / "run", f"--config.{override}")
+  assert message in child.finish(process, status=1)
+  assert not (tmp_path / "run").exists()
