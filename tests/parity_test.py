@@ -26,7 +26,7 @@ from hatebm_jax.objectives.parts import learner as learner_lib
 #   million. There the hat gets the reference's G(z). (In float64 our gradient
 #   agrees with the reference.)
 # - In `refine` of sngan32, with some versions of XLA and some of its options.
-#   That chain runs in float64, which takes no such chances but a minute.
+#   That chain runs in float64, which takes no such chances but half a minute.
 OWN_IMAGES = ("sngan32", "sngan64", "decoder32")
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 NAMES = ("sngan32", "sngan64", "sngan128", "decoder32")

@@ -142,8 +142,10 @@ def summarise(tests):
   found = ", ".join(f"{n} {result}" for result, n in counts.items())
   good = not counts["failed"] and not counts["not run"]
   state = "whole and green" if good else "not whole or not green"
-  print(f"The record of {git('rev-parse', '--short', 'HEAD')} is {state}: ")
-  print(f"{found}, of {len(tests)} slow tests.")
+  commit = git("rev-parse", "--short", "HEAD")
+  print(
+    f"The record of {commit} is {state}: {found}, of {len(tests)} slow tests."
+  )
   return good
 
 
