@@ -15,7 +15,7 @@ from etils import epath
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
-from hatebm_jax.run import checkpoint, distributed, files
+from hatebm_jax.run import checkpoint, device_errors, distributed, files
 
 _CONFIG = config_flag.define(
   "This is the config of the run. It may be left out if --workdir holds a run: "
@@ -71,12 +71,16 @@ def main(argv: list[str]) -> int:
     path = files.as_path(_WORKDIR.value)
     out = _output_place(path)
     config_lib.check(config)
+    distributed.start(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   try:
-    return _run(_MODE.value, config, path, out)
+    device_errors.check_devices()
+    with device_errors.explained():
+      return _run(_MODE.value, config, path, out)
   except errors.UserError as error:
     logging.debug("", exc_info=True)
     print(f"error: {error}", file=sys.stderr)

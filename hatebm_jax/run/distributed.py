@@ -8,13 +8,21 @@ newest checkpoint.
 
 import os
 import re
+import socket
 import sys
 import time
 
 import jax
 from absl import logging
 
+from hatebm_jax import errors
+
 _FAREWELL_SECONDS = 10.0
+_START_SECONDS = 300  # The time that JAX waits for the other processes.
+
+
+class ProcessError(errors.UserError):
+  """The processes of a run do not find each other, or a flag is wrong."""
 
 
 def start(
@@ -28,11 +36,116 @@ def start(
       one process.
     num_processes: Number of processes of the run.
     process_id: Number of this process, from 0.
+
+  Raises:
+    ProcessError: If the arguments do not fit together, or the processes do not
+      find each other.
   """
+  _check(coordinator, num_processes, process_id)
   if coordinator:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    _join(coordinator, num_processes, process_id)
   elif _has_tpu():
     _start_on_tpu()
+
+
+def _check(
+  coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+  """Raises a ProcessError if the arguments do not fit together."""
+  given = {
+    "--coordinator": coordinator,
+    "--num_processes": num_processes,
+    "--process_id": process_id,
+  }
+  missing = [name for name, value in given.items() if value in (None, "")]
+  if len(missing) == len(given):
+    return
+  if missing:
+    raise ProcessError(
+      f"expected {', '.join(given)} together, or none of them; "
+      f"{', '.join(missing)} is missing. Add it, or leave the others out."
+    )
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise ProcessError(
+      f"--coordinator={coordinator}: expected HOST:PORT of process 0, such as "
+      "10.0.0.1:1234, with a port from 1 to 65535."
+    )
+  if num_processes < 1:
+    raise ProcessError(
+      f"--num_processes={num_processes}: expected the number of processes, 1 "
+      "or more."
+    )
+  if not 0 <= process_id < num_processes:
+    raise ProcessError(
+      f"--process_id={process_id}: expected a number from 0 to "
+      f"{num_processes - 1}, because --num_processes={num_processes}. Give "
+      "each process a number of its own."
+    )
+
+
+def _join(coordinator: str, num_processes: int, process_id: int) -> None:
+  """Joins the other processes, or raises a ProcessError."""
+  # JAX ends the process by an abort if it cannot listen or connect.
+  host, _, port = coordinator.rpartition(":")
+  if process_id == 0:
+    _check_port(coordinator, int(port))
+    print(
+      f"Waiting at most {_START_SECONDS} s for {num_processes - 1} other "
+      f"process(es) to join at {coordinator}.",
+      flush=True,
+    )
+  else:
+    _wait_for(coordinator, host.strip("[]"), int(port))
+  try:
+    jax.distributed.initialize(
+      coordinator,
+      num_processes,
+      process_id,
+      initialization_timeout=_START_SECONDS,
+    )
+  except (RuntimeError, ValueError) as error:
+    raise ProcessError(
+      f"process {process_id} of {num_processes} could not join the others at "
+      f"--coordinator={coordinator} ({first_line(error)}). Check that every "
+      "process has the same --num_processes and another --process_id."
+    ) from error
+
+
+def _check_port(coordinator: str, port: int) -> None:
+  """Raises a ProcessError if another program listens at the port."""
+  with socket.socket() as listener:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      listener.bind(("", port))
+    except OSError as error:
+      raise ProcessError(
+        f"--coordinator={coordinator}: this process cannot listen at port "
+        f"{port} ({first_line(error)}). Give all processes another port."
+      ) from error
+
+
+def _wait_for(coordinator: str, host: str, port: int) -> None:
+  """Waits until process 0 listens, or raises a ProcessError."""
+  deadline = time.monotonic() + _START_SECONDS
+  while True:
+    try:
+      socket.create_connection((host, port), timeout=5).close()
+      return
+    except OSError as error:
+      if time.monotonic() > deadline:
+        raise ProcessError(
+          f"process 0 did not answer at --coordinator={coordinator} for "
+          f"{_START_SECONDS} s ({first_line(error)}). Check that it runs on "
+          "that host, and that the port is open to this one."
+        ) from error
+    time.sleep(0.2)
+
+
+def first_line(error: BaseException) -> str:
+  """Returns the beginning of an error's message, on one line."""
+  text = str(error).strip() or type(error).__name__
+  return " ".join(text.splitlines()[0].split())[:300]
 
 
 def _has_tpu() -> bool:
@@ -66,7 +179,8 @@ def leave_alone(status: int) -> None:
   Args:
     status: Exit status of the process.
   """
-  if jax.process_count() == 1:
+  # Devices are not asked: they may be what fails.
+  if not jax.distributed.is_initialized():
     return
   time.sleep(_FAREWELL_SECONDS)
   leave_now(status)
