@@ -19,7 +19,7 @@ from hatebm_jax.run import files, npz
 
 FOLDER = "samples"
 _RECORD = "record"
-_NAME = re.compile(r"(\d{8})_(?:(\d+)_)?(raw|averaged)")
+_NAME = re.compile(r"(\d{8,})_(?:(\d+)_)?(raw|averaged)")
 
 
 class Name(NamedTuple):
@@ -88,15 +88,18 @@ def find(
     images: Images of the record, uint8 `[n, height, width, channels]`. A file
       without a record, of an older version, is known by its images.
   """
-  found = {}
+  found, taken = {}, set()
   for path in files.entries(folder):
-    parsed = parse(path.stem) if path.suffix == ".npz" else None
+    # A folder of PNGs takes a name too, or new PNGs would be mixed with old.
+    parsed = parse(path.stem) if path.suffix in (".npz", "") else None
     if parsed and parsed[0][:2] == (step, weights) and not parsed[1]:
-      found[parsed[0].number] = path
+      taken.add(parsed[0].number)
+      if path.suffix:
+        found[parsed[0].number] = path
   for path in found.values():
     if num_images := _count(path, record, images):
       return Place(path, num_images, [])
-  number = next(i for i in itertools.count(1) if i not in found)
+  number = next(i for i in itertools.count(1) if i not in taken)
   name = Name(step, weights, number).stem()
   path = files.as_path(folder) / f"{name}.npz"
   return Place(path, 0, list(found.values()))

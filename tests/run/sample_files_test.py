@@ -48,6 +48,13 @@ def test_other_steps_weights_and_files_do_not_count(tmp_path):
   assert find(tmp_path, weights="averaged")[1] == 9
 
 
+def test_pngs_of_a_deleted_file_are_not_mixed_with_new_ones(tmp_path):
+  (tmp_path / "00000004_raw").mkdir()
+  assert find(tmp_path) == ("00000004_2_raw.npz", 0, [])
+  save(tmp_path, "00000004_raw")
+  assert find(tmp_path) == ("00000004_raw.npz", 9, [])
+
+
 def test_a_file_without_a_record_is_known_by_its_images(tmp_path):
   npz.save(tmp_path / "00000004_raw.npz", images=IMAGES[:5])
   assert find(tmp_path) == ("00000004_2_raw.npz", 0, ["00000004_raw.npz"])
@@ -77,6 +84,7 @@ def test_a_file_that_cannot_be_used_stays(tmp_path, content):
     ("00000004_raw", (Name(4, "raw"), "")),
     ("00000004_averaged_grid", (Name(4, "averaged"), "_grid")),
     ("00000004_12_raw_split", (Name(4, "raw", 12), "_split")),
+    ("123456789_raw_grid", (Name(123456789, "raw"), "_grid")),
     ("4_raw", None),
     ("00000004_grid", None),
   ],
