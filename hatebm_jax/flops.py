@@ -19,9 +19,9 @@ _GENERATOR_START = 4  # pixels, height and width of the first block's input
 class Rules(NamedTuple):
   """The sizes at which layers are counted.
 
-  The defaults are those of the packed form in `models/conv_packed.py` but for the
-  edges: the up convolution there also computes a frame of one pixel around the
-  small image.
+  The defaults are those of the packed form in `models/conv_packed.py` but for
+  the edges: the up convolution there also computes a frame of one pixel around
+  the small image.
 
   Attributes:
     pooled_at_full_size: True counts a pooled 3x3 convolution at the size before
