@@ -28,9 +28,8 @@ def abstract_state(
     objective: Objective of the run.
     mesh: Mesh that the state lies on.
   """
-  shapes = jax.eval_shape(
-    objective.init, jax.random.key(config.seed), *objective.frozen
-  )
+  rng = jax.eval_shape(jax.random.key, config.seed)
+  shapes = jax.eval_shape(objective.init, rng, *objective.frozen)
   shardings = sharding.named(mesh, objective.partition_specs(shapes))
   return jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(

@@ -213,6 +213,7 @@ def restore_or_init(
   mesh: Mesh,
   saved: checkpoint.Checkpoints,
   frozen: tuple[Any, ...] | None = None,
+  tell: Callable[[int], None] = lambda step: None,
 ) -> tuple[Any, int]:
   """Returns the state of a run and how many training steps it has taken.
 
@@ -223,9 +224,12 @@ def restore_or_init(
     saved: Checkpoints of the run; a run without any is a new one.
     frozen: Result of `objective.load_frozen`; None: it is read here if the run
       is new.
+    tell: Function of the number of training steps. It is called before anything
+      is traced, compiled or restored.
   """
-  abstract = compile_lib.abstract_state(config, objective, mesh)
   step = saved.newest_whole()
+  tell(step or 0)
+  abstract = compile_lib.abstract_state(config, objective, mesh)
   if step is None:
     frozen = objective.load_frozen() if frozen is None else frozen
     return compile_lib.init_state(config, objective, abstract, frozen), 0

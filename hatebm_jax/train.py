@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -159,7 +160,12 @@ def _train(
   config, path = setting.config, setting.path
   writes = jax.process_index() == 0
   state, first_step = restore.restore_or_init(
-    config, setting.objective, setting.mesh, setting.saved, frozen
+    config,
+    setting.objective,
+    setting.mesh,
+    setting.saved,
+    frozen,
+    functools.partial(_announce, setting),
   )
   note = setting.saved.note(first_step) if first_step else {}
   feed.check_images(
@@ -170,7 +176,7 @@ def _train(
   )
   if writes:
     workdir.resume(path, config, first_step)
-    _describe(setting, state, first_step)
+    _describe(state)
   with contextlib.ExitStack() as stack:
     log = logs.RunLog(path, first_step, writes, note)
     stack.enter_context(contextlib.closing(log))
@@ -212,15 +218,11 @@ def _num_images(run: _Run) -> int:
   return run.config.train.batch_size * run.objective.batches_per_step
 
 
-def _describe(setting: _Setting, state: Any, first_step: int) -> None:
+def _announce(setting: _Setting, first_step: int) -> None:
   """Prints what is about to be trained."""
+  if jax.process_index() > 0:
+    return
   source, devices = setting.source, setting.mesh.devices.flat
-  for name, part in state._asdict().items():
-    if isinstance(part, learner.Learner):
-      overview = parameter_overview.get_parameter_overview(
-        _by_name(part.params), include_stats=False
-      )
-      print(f"Parameters of the {name}:\n{overview}")
   action = f"Resuming at step {first_step}" if first_step else "Training"
   print(
     f"{action}: {setting.config.objective} on {source.name} "
@@ -229,6 +231,16 @@ def _describe(setting: _Setting, state: Any, first_step: int) -> None:
     f"{jax.process_count()} process(es). The first step compiles.",
     flush=True,
   )
+
+
+def _describe(state: Any) -> None:
+  """Prints the parameters that are trained."""
+  for name, part in state._asdict().items():
+    if isinstance(part, learner.Learner):
+      overview = parameter_overview.get_parameter_overview(
+        _by_name(part.params), include_stats=False
+      )
+      print(f"Parameters of the {name}:\n{overview}", flush=True)
 
 
 def _by_name(params: Any) -> dict[str, jax.Array]:

