@@ -120,6 +120,28 @@ def test_a_profile_is_written_when_asked_for(tmp_path):
   assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
 
 
+def test_a_run_imports_no_tensorflow_before_its_first_line(tmp_path):
+  # A TensorFlow that ends the process stands first in the path.
+  (tmp_path / "tensorflow.py").write_text("import os; os._exit(7)")
+  code = f"""
+import os, sys
+from hatebm_jax import main, restore
+
+def stop(*args, **kwargs):
+  kwargs.get("tell", args[-1])(0)
+  heavy = ("tensorflow", "sklearn", "scipy.stats", "matplotlib", "arviz_stats")
+  print([name for name in heavy if name in sys.modules], flush=True)
+  os._exit(0)
+
+restore.restore_or_init = stop
+sys.argv[1:] = ["--config=digits", "--workdir={tmp_path}/run"]
+main.run()
+"""
+  first, found = child.python(code, tmp_path).splitlines()
+  assert first.startswith("Training: synthesis on digits train (1437 images)")
+  assert first.endswith("The first step compiles.") and found == "[]"
+
+
 def test_a_profile_beyond_the_last_step_is_refused(tmp_path):
   with pytest.raises(errors.ConfigError, match=r"profile_at=5: expected"):
     train.train(tiny.config(train__profile_at=5), tmp_path)

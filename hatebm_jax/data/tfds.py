@@ -178,7 +178,8 @@ def _tfds() -> Any:
     raise DataError(
       "config.data.source: tfds:NAME needs the package tensorflow-datasets, "
       f"which cannot be imported ({type(error).__name__}: {found}). Run `pip "
-      "install 'tensorflow-datasets>=4.9.10' 'protobuf>=6.31.1,<7'`."
+      "install 'tensorflow-datasets>=4.9.10' 'protobuf>=6.31.1,<7'`. Where "
+      "protobuf must stay older, run `pip install 'tensorflow-metadata<1.18'`."
     ) from error
   return tfds
 
