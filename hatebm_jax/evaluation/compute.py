@@ -73,7 +73,8 @@ def evaluate(
     try:
       measure()
     except Exception as error:
-      message = " ".join(str(error).split()) or type(error).__name__
+      # A message of XLA's may have thousands of lines.
+      message = " ".join(str(error)[:1000].split()) or type(error).__name__
       found.figures.setdefault("failed", {})[name] = message
       failures.append(error)
     note(_finish(start, found.figures, found.pictures, found.reference))
