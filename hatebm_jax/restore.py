@@ -6,6 +6,7 @@ can be used on any number of devices.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ def restore(
     return model.variables(state, weights), encoder_variables
 
   config_lib.check(use())
+  if (line := workdir.ignored(given)) and jax.process_index() == 0:
+    print(line, file=sys.stderr)
   with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     config = use(step)

@@ -30,6 +30,8 @@ SET_LABELS = {
 # are those of float32 numbers.
 _MAX_STEP, _MAX_VALUE = 2**53, 1e40
 
+# What a run was trained with. Its value stays, or a change is recorded.
+_KEPT = (OnResume.FIXED, OnResume.RECORDED)
 # The files that a run writes before its first checkpoint.
 _FIRST_TRY = re.compile(
   r"metrics\.jsonl|rollbacks\.json|nonfinite\.json|config_changes\.json"
@@ -233,7 +235,7 @@ def run_config(
     old, new = (config_lib.get(x, name) for x in (merged, config))
     if fields[name].in_use:
       config_lib.put(merged, name, new)
-    elif old != new:
+    elif old != new and fields[name].on_resume in _KEPT:
       raise errors.ConfigError(
         f"config.{name}={new!r}: the run in {path} has {old!r}. This field has "
         "no effect here. --mode=sample and --mode=evaluate follow "
@@ -243,6 +245,28 @@ def run_config(
     if group and all(x.on_resume == OnResume.FREE for x in members.values()):
       merged[group] = config[group]
   return merged
+
+
+def ignored(given: Collection[str]) -> str:
+  """Says which given fields sampling and evaluation do not follow.
+
+  They are fields that a resumed run may change freely, so that nobody takes the
+  images for those of another run.
+
+  Args:
+    given: Names of the fields that the command line sets.
+
+  Returns:
+    One line; '' if every field has an effect or must be the run's.
+  """
+  names = [
+    f"config.{name}"
+    for name, field in config_lib.fields()
+    if name in given and not field.in_use and field.on_resume not in _KEPT
+  ]
+  if not names:
+    return ""
+  return f"Only training follows {', '.join(names)}."
 
 
 def _in_use() -> str:

@@ -150,4 +150,6 @@ def test_auto_is_the_form_of_the_platform():
     assert conv_ops.choose("auto", platform) in conv_ops.FORMS
     assert conv_ops.choose("literal", platform) == "literal"
   assert conv_ops.choose("auto", "cpu") == "packed"
-  assert conv_ops.form("auto") is conv_ops.FORMS["packed"]
+  assert conv_ops.choose("auto", "gpu") == "strided"
+  here = conv_ops.choose("auto", jax.default_backend())
+  assert conv_ops.form("auto") is conv_ops.FORMS[here]

@@ -159,10 +159,10 @@ def test_fields_that_the_command_line_names_are_followed(tmp_path):
   ("name", "value"),
   [
     ("model.width", 16),
-    ("train.num_steps", 9),
+    ("train.batch_size", 16),
     ("hat.learning_rate", 1.0),
     ("langevin.max_drift_y", None),
-    ("divergence.patience", 5),
+    ("train.average_decay", 0.5),
   ],
 )
 def test_fields_without_effect_are_refused(tmp_path, name, value):
@@ -176,6 +176,19 @@ def test_fields_without_effect_are_refused(tmp_path, name, value):
   ):
     workdir.run_config(tmp_path, config, {name})
   workdir.run_config(tmp_path, tiny.config(), {name})
+
+
+def test_fields_of_the_training_command_alone_are_named(tmp_path):
+  workdir.claim(tmp_path, tiny.config(), write=True)
+  given = {"train.num_steps", "divergence.patience", "seed", "model.width"}
+  config = tiny.config(train__num_steps=999)
+  merged = workdir.run_config(tmp_path, config, given)
+  assert merged.train.num_steps == tiny.config().train.num_steps
+  line = workdir.ignored(given)
+  assert line == (
+    "Only training follows config.train.num_steps, config.divergence.patience."
+  )
+  assert workdir.ignored({"seed", "model.width"}) == ""
 
 
 @pytest.mark.parametrize(
