@@ -135,6 +135,7 @@ def restored(settings, num_devices, path):
     return restore.restore_or_init(settings, objective, mesh, saved)
 
 
+@pytest.mark.slow
 def test_the_bank_of_many_devices_is_kept_on_fewer(tmp_path):
   # Four partitions would do, but eight devices need eight.
   settings = config(generator__bank_size=20)

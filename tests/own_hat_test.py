@@ -67,7 +67,12 @@ def state_of(path, hat):
 
 
 @pytest.mark.parametrize(
-  "kind", ["plain", "nnx", pytest.param("linen", marks=pytest.mark.slow)]
+  "kind",
+  [
+    "nnx",
+    pytest.param("plain", marks=pytest.mark.slow),
+    pytest.param("linen", marks=pytest.mark.slow),
+  ],
 )
 def test_it_trains_resumes_and_draws(kind, tmp_path):
   whole, parts = tmp_path / "whole", tmp_path / "parts"

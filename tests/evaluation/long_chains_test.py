@@ -51,11 +51,11 @@ def on_devices(restored, count):
   return restored._replace(mesh=mesh, variables=variables)
 
 
-class Quadratic:
-  """The hat H = c |x|^2 / 2 in place of a network; its variables are c."""
-
-  def apply(self, variables, x):
-    return 0.5 * variables * jnp.square(x).sum((1, 2, 3))
+# The hat H = c |x|^2 / 2 in place of a network; its parameters are c.
+QUADRATIC = networks_lib.Hat(
+  init=lambda rng, images: jnp.float32(1),
+  apply=lambda c, x: 0.5 * c * jnp.square(x).sum((1, 2, 3)),
+)
 
 
 def analytic(devices=1, objective="joint", **overrides):
@@ -73,7 +73,7 @@ def analytic(devices=1, objective="joint", **overrides):
   )
   config.objective = objective
   generator = networks_lib.Generator(lambda _, z: 0.5 * z, SHAPE)
-  networks = networks_lib.Networks(Quadratic(), generator, None, SHAPE, SHAPE)
+  networks = networks_lib.Networks(QUADRATIC, generator, None, SHAPE, SHAPE)
   variables = (jnp.float32(1), jnp.zeros(0))
   restored = sample.Restored(config, 0, networks, variables, None, None)
   return on_devices(restored, devices)

@@ -62,6 +62,7 @@ def assert_same(path, other, step):
   chex.assert_trees_all_equal(state, expected[0])
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
   whole, path = tmp_path / "whole", tmp_path / "path"
   child.finish(start(whole, 30))

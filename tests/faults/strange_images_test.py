@@ -323,6 +323,7 @@ def test_tfds_images_are_refused_with_the_reason(tmp_path):
 # A run.
 
 
+@pytest.mark.slow
 def test_a_run_on_a_strange_folder_ends_well(tmp_path, monkeypatch):
   odd = b"\xe6\x97\xa5 \xff" if sys.platform == "linux" else "日".encode()
   folder = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + odd))

@@ -131,6 +131,7 @@ def test_goes_back_with_other_random_numbers(bound, went_back):
   assert all(line["saturation"] <= limit for line in after)
 
 
+@pytest.mark.slow
 def test_a_run_resumed_after_going_back_ends_alike(bound, went_back, tmp_path):
   _, step, limit = bound
   config = _rolling_back(divergence__max_saturation=limit)
@@ -144,6 +145,7 @@ def test_a_run_resumed_after_going_back_ends_alike(bound, went_back, tmp_path):
   chex.assert_trees_all_equal(*states)
 
 
+@pytest.mark.slow
 def test_gives_up_after_so_many_rollbacks(tmp_path):
   config = _rolling_back(divergence__max_energy_gap=0.0, train__max_rollbacks=2)
   with pytest.raises(train.TrainingError, match=r"gone back 2 times"):
@@ -154,6 +156,7 @@ def test_gives_up_after_so_many_rollbacks(tmp_path):
     train.train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_goes_back_from_what_is_not_finite(tmp_path):
   config = _rolling_back(hat__learning_rate=1e3, train__max_rollbacks=1)
   with pytest.raises(train.TrainingError, match="gone back 1 time"):
