@@ -71,9 +71,9 @@ def test_a_run_with_the_installed_package(site, tmp_path):
   assert (tmp_path / "run" / "evaluation.json").exists()
   # The run's own config, with an override.
   output = hatebm(
-    "--mode=sample", "--workdir=run", "--config.sample.num_images=5"
+    "--mode=sample", "--workdir=run", "--config.sample.num_images=9"
   )
-  assert "5 images, raw weights of step 2, 2 Langevin steps" in output
+  assert "9 images, raw weights of step 2, 2 Langevin steps" in output
   # It is resumed without its config.
   output = hatebm("--workdir=run", "--config.train.num_steps=3")
   assert "8 images, raw weights of step 3, 2 Langevin steps" in output

@@ -6,9 +6,9 @@ tests that are left. A test that was killed leaves no line. At the end it says
 whether the record is whole and green. `--check` says only that.
 
 A line of the record has the test, its result (passed, failed or skipped), the
-commit, the seconds, the versions and the machine. A commit that changes only
-the record or Markdown files has the same code, except for the tests that read
-Markdown files.
+commit, the seconds, the versions and the machine. The line holds as long as
+nothing changes that the test depends on. That is everything but the record,
+this file, the other test files and, for most tests, Markdown files.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from importlib import metadata
 ROOT = pathlib.Path(__file__).parents[1]
 RECORD = ROOT / "tests" / "slow_record.jsonl"
 _NOT_RECORD = f":!{RECORD.relative_to(ROOT)}"
+_NOT_TESTS = ":!tests/*_test.py"
+_TESTS_OF_THIS = "tests/slow_test.py"
 _READS_MARKDOWN = ("tests/readme_test.py", "tests/install_test.py")
 _PYTEST = (sys.executable, "-m", "pytest", "-m", "slow")
 _NO_XDIST = "--import-mode=importlib"
@@ -92,19 +94,22 @@ def git(*arguments):
 
 
 @functools.cache
-def same_code(commit, with_markdown):
-  """Returns whether the working tree has the code of a commit."""
-  ignored = [_NOT_RECORD]
-  if not with_markdown:
-    ignored.append(":!*.md")
-  command = ["git", "diff", "--quiet", commit, "--", ".", *ignored]
+def is_same(commit, *paths):
+  """Returns whether files of the working tree are those of a commit."""
+  command = ["git", "diff", "--quiet", commit, "--", *paths]
   return not subprocess.run(command, cwd=ROOT, capture_output=True).returncode
 
 
 def holds(line):
   """Returns whether a line of the record is about this code."""
-  markdown = line["test"].startswith(_READS_MARKDOWN)
-  return same_code(line["commit"], markdown)
+  file = line["test"].partition("::")[0]
+  ignored = [_NOT_RECORD, _NOT_TESTS]
+  if file not in _READS_MARKDOWN:
+    ignored.append(":!*.md")
+  if file != _TESTS_OF_THIS:
+    ignored.append(":!tests/slow.py")
+  commit = line["commit"]
+  return is_same(commit, ".", *ignored) and is_same(commit, file)
 
 
 def slow_tests():

@@ -91,8 +91,9 @@ def test_a_killed_run_goes_on_where_it_was(repository):
   assert line["result"] == "passed" and line["seconds"] >= 0
   assert {"commit", "python", "versions", "machine"} <= set(line)
 
-  # The record's own commit and documents change no code.
+  # The record's own commit, documents and other tests change nothing.
   (repository / "README.md").write_text("A text")
+  (repository / "tests/other_test.py").write_text("A = 1\n")
   commit(repository)
   status, output = slow(repository, "--check")
   assert status == 1 and "not run: tests/readme_test.py::test_one" in output
