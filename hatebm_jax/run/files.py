@@ -190,7 +190,7 @@ def write_png(
     image: Image, uint8 `[height, width, 1 or 3]`.
     sync: Whether to wait until the disk has the file.
   """
-  write_atomic(path, images.to_png(image))
+  write_atomic(path, images.to_png(image), sync)
 
 
 def write_pngs(folder: epath.PathLike, images: np.ndarray) -> None:
