@@ -56,26 +56,23 @@ class Form(NamedTuple):
   conv1x1_down: Op
 
 
+_LITERAL = Form(
+  conv3x3=Op(conv_literal.conv3x3),
+  conv3x3_down=Op(conv_literal.conv3x3_down),
+  up_conv3x3=Op(conv_literal.up_conv3x3),
+  conv1x1=Op(conv_literal.conv1x1, window=1),
+  conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
+)
 FORMS = {
-  "literal": Form(
-    conv3x3=Op(conv_literal.conv3x3),
-    conv3x3_down=Op(conv_literal.conv3x3_down),
-    up_conv3x3=Op(conv_literal.up_conv3x3),
-    conv1x1=Op(conv_literal.conv1x1, window=1),
-    conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
-  ),
-  "packed": Form(
+  "literal": _LITERAL,
+  "packed": _LITERAL._replace(
     conv3x3=Op(conv_packed.conv3x3),
     conv3x3_down=Op(conv_packed.conv3x3_down),
     up_conv3x3=Op(conv_packed.up_conv3x3),
-    conv1x1=Op(conv_literal.conv1x1, window=1),
-    conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
   ),
-  "strided": Form(
-    conv3x3=Op(conv_literal.conv3x3),
+  "strided": _LITERAL._replace(
     conv3x3_down=Op(conv_strided.conv3x3_down, conv_strided.down_kernel),
     up_conv3x3=Op(conv_strided.up_conv3x3, conv_strided.up_kernel),
-    conv1x1=Op(conv_literal.conv1x1, window=1),
     conv1x1_down=Op(
       conv_strided.conv1x1_down, conv_strided.shortcut_kernel, window=1
     ),
