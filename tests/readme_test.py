@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import re
 import shlex
+import sys
 
 import chex
 import jax
@@ -288,7 +289,13 @@ def worked_examples(tmp_path, monkeypatch):
     package = importlib.import_module(f"hatebm_jax{place}".replace("/", "."))
     folder = str(tmp_path / f"hatebm_jax{place}")
     monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
-  return tmp_path
+  before = set(sys.modules)
+  yield tmp_path
+  for name in set(sys.modules) - before:
+    if str(getattr(sys.modules[name], "__file__", "")).startswith(
+      str(tmp_path)
+    ):
+      del sys.modules[name]
 
 
 def test_the_example_of_a_hat(worked_examples):

@@ -13,6 +13,14 @@ from hatebm_jax import sample, train
 from hatebm_jax.run import signals
 
 
+@pytest.fixture(autouse=True)
+def listen():
+  """Lets SIGINT interrupt: a job in the background of a shell ignores it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def interrupt_after(seconds):
   """Sends this process a SIGINT after some seconds, from a thread."""
   send = lambda: os.kill(os.getpid(), signal.SIGINT)
