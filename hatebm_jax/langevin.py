@@ -141,13 +141,13 @@ def step(
   if settings.update_z:
     x_generated, vjp_fn = jax.vjp(generator_fn, z)
     _, gradient = energy_lib.image_gradient(hat_fn, x_generated + state.y)
-    rngs_z = _streams(rngs, "z")
-    z, norm_z = _step_z(rngs_z, z, vjp_fn(gradient)[0], index, settings)
+    rngs_z = rng_lib.fold_in(_streams(rngs, "z"), index)
+    z, norm_z = _step_z(rngs_z, z, vjp_fn(gradient)[0], settings)
   energy, gradient = energy_lib.image_gradient(
     hat_fn, generator_fn(z) + state.y
   )
-  rngs_y = _streams(rngs, "y")
-  y, norm_y, clipped = _step_y(rngs_y, state.y, gradient, index, settings)
+  rngs_y = rng_lib.fold_in(_streams(rngs, "y"), index)
+  y, norm_y, clipped = _step_y(rngs_y, state.y, gradient, settings)
   return State(z, y), Info(energy.mean(), norm_z, norm_y, clipped)
 
 
@@ -180,7 +180,19 @@ def sample(
   rngs = _chain_rngs(rng, state.y.shape[0])
   steps = first_step + jnp.arange(settings.num_steps)
   run = _sample_joint if settings.update_z else _sample_residual
-  return run(rngs, hat_fn, generator_fn, state, settings, steps)
+  # In the chain an image is one row of numbers. An image of three channels
+  # would leave most lanes of a TPU's registers empty.
+  shape = state.y.shape
+  rows = lambda x: x.reshape(shape[0], -1)
+  state, info = run(
+    rngs,
+    lambda x: hat_fn(x.reshape(shape)),
+    lambda z: rows(generator_fn(z)),
+    State(state.z, rows(state.y)),
+    settings,
+    steps,
+  )
+  return State(state.z, state.y.reshape(shape)), info
 
 
 def sample_latents(
@@ -207,13 +219,13 @@ def sample_latents(
   # The name of this stream is that of y: recorded samples of DDLS drew from it.
   rngs = _streams(_chain_rngs(rng, z.shape[0]), "y")
 
-  def body(z, index):
+  def body(z, step_rngs):
     energy, gradient = energy_lib.image_gradient(energy_fn, z)
     drift = 0.5 * step_size**2 * gradient
-    z = _move(z, drift, rngs, index, step_size, noise=True)
+    z = _move(z, drift, step_rngs, step_size, noise=True)
     return z, LatentInfo(energy.mean(), _norms(drift).mean())
 
-  return jax.lax.scan(body, z, jnp.arange(num_steps))
+  return jax.lax.scan(body, z, _step_rngs(rngs, jnp.arange(num_steps)))
 
 
 def _chain_rngs(rng: jax.Array, batch: int) -> jax.Array:
@@ -230,23 +242,34 @@ def _streams(rngs: jax.Array, name: str) -> jax.Array:
   return jax.vmap(lambda rng: rng_lib.stream(rng, name))(rngs)
 
 
+def _step_rngs(rngs: jax.Array, steps: jax.Array) -> jax.Array:
+  """Returns the keys of all steps, `[num_steps, batch]`.
+
+  They are made before the loop, where they cost less than in each step.
+  """
+  return jax.vmap(lambda step: rng_lib.fold_in(rngs, step))(steps)
+
+
 def _norms(x: jax.Array) -> jax.Array:
   """Returns the L2 norm of each row, shaped to broadcast against `x`."""
   axes = tuple(range(1, x.ndim))
   return jnp.sqrt(jnp.square(x).sum(axes, keepdims=True))
 
 
-def _move(x, drift, rngs, step, step_size, noise):
+def _move(x, drift, rngs, step_size, noise):
   """Returns x - drift + step_size N(0, I)."""
   x = x - drift
-  if not noise:
-    return x
-  step_rngs = jax.vmap(lambda rng: jax.random.fold_in(rng, step))(rngs)
-  return x + step_size * rng_lib.normal(step_rngs, x.shape[1:])
+  return x + step_size * rng_lib.normal(rngs, x.shape[1:]) if noise else x
 
 
-def _step_y(rngs, y, gradient, step, settings):
+def _step_y(rngs, y, gradient, settings):
   """Takes step 2 of the chain, given the gradient of H in the image.
+
+  Args:
+    rngs: Keys of this step, one per chain.
+    y: Residual images.
+    gradient: Gradient of H.
+    settings: Settings of the chain.
 
   Returns:
     The new y, the mean norm of the drift, and the share of clipped chains.
@@ -261,28 +284,28 @@ def _step_y(rngs, y, gradient, step, settings):
     scale = settings.max_drift_y / jnp.where(clipped, norm, 1.0)
     drift = jnp.where(clipped, scale * drift, drift)
     norm = jnp.minimum(norm, settings.max_drift_y)
-  y = _move(y, drift, rngs, step, settings.step_size_y, settings.noise)
+  y = _move(y, drift, rngs, settings.step_size_y, settings.noise)
   return y, norm.mean(), clipped.mean()
 
 
-def _step_z(rngs, z, gradient, step, settings):
+def _step_z(rngs, z, gradient, settings):
   """Takes step 1, given the gradient of H in z, which is never clipped."""
   drift = 0.5 * settings.step_size_z**2 / settings.temperature * gradient
-  z = _move(z, drift, rngs, step, settings.step_size_z, settings.noise)
+  z = _move(z, drift, rngs, settings.step_size_z, settings.noise)
   return z, _norms(drift).mean()
 
 
 def _sample_residual(rngs, hat_fn, generator_fn, state, settings, steps):
   """Runs a chain where only y moves: G(z) is computed once."""
   x_generated = generator_fn(state.z)
-  rngs_y = _streams(rngs, "y")
+  rngs_y = _step_rngs(_streams(rngs, "y"), steps)
 
-  def body(y, step):
+  def body(y, step_rngs):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm, clipped = _step_y(rngs_y, y, gradient, step, settings)
+    y, norm, clipped = _step_y(step_rngs, y, gradient, settings)
     return y, Info(energy.mean(), jnp.zeros_like(norm), norm, clipped)
 
-  y, info = jax.lax.scan(body, state.y, steps)
+  y, info = jax.lax.scan(body, state.y, rngs_y)
   return State(state.z, y), info
 
 
@@ -293,28 +316,29 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
   Both see G at the same z, so they share its forward pass. The z half of the
   first step runs before the loop, the y half of the last step after it.
   """
-  rngs_z, rngs_y = _streams(rngs, "z"), _streams(rngs, "y")
+  rngs_z, rngs_y = (_step_rngs(_streams(rngs, x), steps) for x in ("z", "y"))
 
-  def move_y(y, x_generated, step):
+  def move_y(y, x_generated, step_rngs):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm, clipped = _step_y(rngs_y, y, gradient, step, settings)
+    y, norm, clipped = _step_y(step_rngs, y, gradient, settings)
     return y, (energy.mean(), norm, clipped)
 
-  def move_z(z, y, x_generated, vjp_fn, step):
+  def move_z(z, y, x_generated, vjp_fn, step_rngs):
     _, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    return _step_z(rngs_z, z, vjp_fn(gradient)[0], step, settings)
+    return _step_z(step_rngs, z, vjp_fn(gradient)[0], settings)
 
-  def body(state, step):
+  def body(state, step_rngs):
+    of_y, of_next_z = step_rngs
     x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
-    y, (energy, norm_y, clipped) = move_y(state.y, x_generated, step)
-    z, norm_z = move_z(state.z, y, x_generated, vjp_fn, step + 1)
+    y, (energy, norm_y, clipped) = move_y(state.y, x_generated, of_y)
+    z, norm_z = move_z(state.z, y, x_generated, vjp_fn, of_next_z)
     return State(z, y), Info(energy, norm_z, norm_y, clipped)
 
   x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
-  z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, steps[0])
-  state, info = jax.lax.scan(body, State(z, state.y), steps[:-1])
+  z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, rngs_z[0])
+  state, info = jax.lax.scan(body, State(z, state.y), (rngs_y[:-1], rngs_z[1:]))
   y, (energy, norm_y, clipped) = move_y(
-    state.y, generator_fn(state.z), steps[-1]
+    state.y, generator_fn(state.z), rngs_y[-1]
   )
   return State(state.z, y), Info(
     energy=jnp.append(info.energy, energy),

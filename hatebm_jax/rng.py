@@ -20,6 +20,11 @@ def per_index(rng: jax.Array, indices: jax.Array) -> jax.Array:
   return jax.vmap(lambda index: jax.random.fold_in(rng, index))(indices)
 
 
+def fold_in(rngs: jax.Array, data: int | jax.Array) -> jax.Array:
+  """Returns the keys `[n]` with one number folded into each of them."""
+  return jax.vmap(lambda rng: jax.random.fold_in(rng, data))(rngs)
+
+
 def normal(rngs: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Returns standard normal numbers `[n, *shape]`; row i needs only key i."""
   return jax.vmap(lambda rng: jax.random.normal(rng, shape))(rngs)

@@ -66,14 +66,8 @@ def state_of(path, hat):
     return restore.restore_or_init(config(), objective, mesh, saved)[0]
 
 
-@pytest.mark.parametrize(
-  "kind",
-  [
-    "nnx",
-    pytest.param("plain", marks=pytest.mark.slow),
-    pytest.param("linen", marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nnx", "plain", "linen"])
 def test_it_trains_resumes_and_draws(kind, tmp_path):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   train.train(config(), whole, hat=HATS[kind]())

@@ -34,6 +34,7 @@ def copy_of_the_run(trained, tmp_path):
   return shutil.copytree(trained, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_lower_learning_rate_holds_from_here_on(trained, path, capsys):
   """It acts on the steps after the checkpoint, and the run says so."""
   before = tiny.config().hat.learning_rate

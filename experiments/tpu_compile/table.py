@@ -23,6 +23,11 @@ _COLUMNS = {
   "bound, ms": lambda r: (
     f"{1000 * r['bound_seconds_per_step']:.1f} ({r['bound']})"
   ),
+  "estimate, ms": lambda r: (
+    f"{1000 * r['compiler_estimate']['seconds_per_step']:.1f}"
+    if "compiler_estimate" in r
+    else "-"
+  ),
   "compile time, s": lambda r: f"{r['compile_seconds']:.0f}",
 }
 

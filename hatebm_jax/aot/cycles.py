@@ -101,7 +101,7 @@ def summary(
     text: Text of `compiled.as_text()`.
     chip_clock: Clock of the chip in Hz.
     peak_cycles: Cycles that the arithmetic of the step takes at the peak rate.
-    loop: Number of Langevin steps. The loop with this trip count is the chain.
+    loop: Number of iterations of the chain's loop.
   """
   found, without = read(text)
   inside = [cost for cost in found if loop in cost.execution.loops]

@@ -212,7 +212,7 @@ GROUPS = {
     ),
     "conv_form": Field(
       "auto",
-      rules.choice("auto", "literal", "packed", "strided"),
+      rules.choice("auto", "literal", "packed", "strided", "dense"),
       "Convolutions are computed in this form. All forms have the same "
       "parameters and, but for rounding, the same values. "
       "hatebm_jax/models/conv_ops.py describes them. `auto` takes the form "

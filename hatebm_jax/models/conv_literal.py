@@ -63,3 +63,12 @@ def conv1x1_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
   first.
   """
   return conv1x1(resample.avg_pool(x), kernel)
+
+
+def up_conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """1x1 convolution, then bilinear up.
+
+  The two commute. This order costs less, also where the paper's block convolves
+  last.
+  """
+  return resample.upsample(conv1x1(x, kernel))

@@ -7,7 +7,9 @@ All forms compute the same values and gradients from the same parameters:
 - `packed` needs the fewest multiplications and keeps to what XLA:CPU does fast
   (conv_packed.py);
 - `strided` makes each layer one convolution of XLA, with the resampling in its
-  kernel, and leaves the gradients to XLA (conv_strided.py).
+  kernel, and leaves the gradients to XLA (conv_strided.py);
+- `cells` is the strided form, but the hat's first block packs 2x2 pixels into
+  the channels (conv_dense.py).
 """
 
 from collections.abc import Callable
@@ -15,27 +17,64 @@ from typing import NamedTuple
 
 import jax
 
-from hatebm_jax.models import conv_literal, conv_packed, conv_strided
+from hatebm_jax.models import (
+  conv_dense,
+  conv_literal,
+  conv_packed,
+  conv_strided,
+)
 
 # The form of `auto` by the name of JAX's backend. The forms were timed on CPUs
-# and on an NVIDIA H200 (experiments/speed).
-_AUTO = {"cpu": "packed", "tpu": "packed", "gpu": "strided"}
+# and on an NVIDIA H200 (experiments/speed). For TPUs, the compiler estimated
+# them (experiments/tpu_compile).
+_AUTO = {"cpu": "packed", "tpu": "dense", "gpu": "strided"}
+
+# A TPU's matrix unit is 128 channels wide. It is busy with this many channels,
+# and packing more pixels into them does not pay.
+_FULL = 256
 
 
 class Op(NamedTuple):
-  """A convolution in one of its forms: `apply(x, prepare(kernel))`.
+  """A convolution with bias in one of its forms.
+
+  It is `apply(x, prepare(kernel)) + prepare_bias(bias, x.shape)`. A chain
+  prepares both once, because they do not depend on the image.
 
   Attributes:
     apply: Function of an image `[batch, height, width, in]` and a prepared
       kernel. It returns an image `[batch, height', width', out]`.
-    prepare: Function of the layer's kernel, `[window, window, in, out]`. A
-      chain calls it once, because its result does not depend on the image.
+    prepare: Function of the layer's kernel, `[window, window, in, out]`.
     window: Height and width of the layer's kernel.
+    prepare_bias: Function of the layer's bias, `[out]`, and the shape of the
+      image.
+    pixels: Number of pixels that the input holds in its channels; see
+      conv_dense.py.
   """
 
   apply: Callable[[jax.Array, jax.Array], jax.Array]
   prepare: Callable[[jax.Array], jax.Array] = lambda kernel: kernel
   window: int = 3
+  prepare_bias: Callable[[jax.Array, tuple[int, ...]], jax.Array] = (
+    lambda bias, shape: bias
+  )
+  pixels: int = 1
+
+
+class Block(NamedTuple):
+  """The convolutions of a residual block of the hat, which go together.
+
+  What `conv_0` returns is for a ReLU and `conv_1` alone: it need not be an
+  image.
+
+  Attributes:
+    conv_0: 3x3 convolution of the block's input.
+    conv_1: 3x3 convolution, then 2x2 average pool if the block halves the size.
+    shortcut: 1x1 convolution of the block's input, after the same pool.
+  """
+
+  conv_0: Op
+  conv_1: Op
+  shortcut: Op
 
 
 class Form(NamedTuple):
@@ -47,6 +86,9 @@ class Form(NamedTuple):
     up_conv3x3: Bilinear up, then 3x3 convolution.
     conv1x1: 1x1 convolution.
     conv1x1_down: 2x2 average pool, then 1x1 convolution.
+    up_conv1x1: 1x1 convolution, then bilinear up.
+    stem: Convolutions of a first block that halves the size and has few
+      channels; None stands for those of the other blocks.
   """
 
   conv3x3: Op
@@ -54,6 +96,22 @@ class Form(NamedTuple):
   up_conv3x3: Op
   conv1x1: Op
   conv1x1_down: Op
+  up_conv1x1: Op
+  stem: Block | None = None
+
+  def block(self, features: int, down: bool, stem: bool) -> Block:
+    """Returns the convolutions of a residual block.
+
+    Args:
+      features: Number of output channels.
+      down: True for a block that halves the size.
+      stem: True for the first block, which takes the image itself.
+    """
+    if down and stem and features < _FULL and self.stem is not None:
+      return self.stem
+    if down:
+      return Block(self.conv3x3, self.conv3x3_down, self.conv1x1_down)
+    return Block(self.conv3x3, self.conv3x3, self.conv1x1)
 
 
 _LITERAL = Form(
@@ -62,6 +120,23 @@ _LITERAL = Form(
   up_conv3x3=Op(conv_literal.up_conv3x3),
   conv1x1=Op(conv_literal.conv1x1, window=1),
   conv1x1_down=Op(conv_literal.conv1x1_down, window=1),
+  up_conv1x1=Op(conv_literal.up_conv1x1, window=1),
+)
+_STRIDED = _LITERAL._replace(
+  conv3x3_down=Op(conv_strided.conv3x3_down, conv_strided.down_kernel),
+  up_conv3x3=Op(conv_strided.up_conv3x3, conv_strided.up_kernel),
+  conv1x1_down=Op(
+    conv_strided.conv1x1_down, conv_strided.shortcut_kernel, window=1
+  ),
+)
+_DENSE_STEM = Block(
+  conv_0=Op(
+    conv_dense.conv3x3,
+    conv_dense.conv3x3_kernel,
+    prepare_bias=conv_dense.bias_map,
+  ),
+  conv_1=Op(conv_dense.conv3x3_down, conv_dense.down_kernel, pixels=4),
+  shortcut=Op(conv_dense.conv1x1_down, conv_dense.shortcut_kernel, window=1),
 )
 FORMS = {
   "literal": _LITERAL,
@@ -70,12 +145,13 @@ FORMS = {
     conv3x3_down=Op(conv_packed.conv3x3_down),
     up_conv3x3=Op(conv_packed.up_conv3x3),
   ),
-  "strided": _LITERAL._replace(
-    conv3x3_down=Op(conv_strided.conv3x3_down, conv_strided.down_kernel),
-    up_conv3x3=Op(conv_strided.up_conv3x3, conv_strided.up_kernel),
-    conv1x1_down=Op(
-      conv_strided.conv1x1_down, conv_strided.shortcut_kernel, window=1
+  "strided": _STRIDED,
+  "dense": _STRIDED._replace(
+    up_conv3x3=Op(conv_dense.up_conv3x3, conv_dense.up_conv3x3_kernel),
+    up_conv1x1=Op(
+      conv_dense.up_conv1x1, conv_dense.up_conv1x1_kernel, window=1
     ),
+    stem=_DENSE_STEM,
   ),
 }
 

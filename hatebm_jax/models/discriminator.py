@@ -59,17 +59,17 @@ class SpectralLayer(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps `[batch, ..., in]` to `[batch, ..., features]`."""
     window = () if self.op is None else (self.op.window, self.op.window)
+    op = _DENSE if self.op is None else self.op
     kernel = self.param(
       "kernel",
       nn.initializers.glorot_uniform(),
-      (*window, x.shape[-1], self.features),
+      (*window, x.shape[-1] // op.pixels, self.features),
     )
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
     kernel = kernel / self._sigma(kernel, train)
-    op = _DENSE if self.op is None else self.op
     kernel = op.prepare(kernel).astype(self.dtype)
     y = op.apply(x.astype(self.dtype), kernel)
-    return y + bias.astype(self.dtype)
+    return y + op.prepare_bias(bias, x.shape).astype(self.dtype)
 
   def _sigma(self, kernel: jax.Array, train: bool) -> jax.Array:
     """Returns sigma, after a power iteration if `train`.
@@ -128,12 +128,11 @@ class DiscriminatorBlock(nn.Module):
     hidden = self.features if self.stem else x.shape[-1]
     x = x if self.stem else nn.relu(x)
     form = conv_ops.form(self.conv_form)
-    h = layer(hidden, form.conv3x3, name="conv_0")(x, train)
-    op = form.conv3x3_down if self.down else form.conv3x3
-    h = layer(self.features, op, name="conv_1")(nn.relu(h), train)
+    ops = form.block(self.features, self.down, self.stem)
+    h = layer(hidden, ops.conv_0, name="conv_0")(x, train)
+    h = layer(self.features, ops.conv_1, name="conv_1")(nn.relu(h), train)
     if self.down or x.shape[-1] != self.features:
-      op = form.conv1x1_down if self.down else form.conv1x1
-      x = layer(self.features, op, name="shortcut")(x, train)
+      x = layer(self.features, ops.shortcut, name="shortcut")(x, train)
     return h + x
 
 

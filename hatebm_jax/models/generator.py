@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hatebm_jax.models import conv_ops, resample, sizes
+from hatebm_jax.models import conv_ops, sizes
 from hatebm_jax.models.layers import Conv
 
 # By image size, the divisor of the base width for each block.
@@ -143,10 +143,8 @@ class GeneratorBlock(nn.Module):
     h = normed(h, "norm_1")
     h = Conv(self.features, form.conv3x3, self.dtype, name="conv_1")(h)
     if self.up or x.shape[-1] != self.features:
-      # A 1x1 convolution commutes with the bilinear up. It costs less on the
-      # small image.
-      x = Conv(self.features, form.conv1x1, self.dtype, name="shortcut")(x)
-      x = resample.upsample(x) if self.up else x
+      op = form.up_conv1x1 if self.up else form.conv1x1
+      x = Conv(self.features, op, self.dtype, name="shortcut")(x)
     return h + x
 
 

@@ -68,13 +68,12 @@ class HatBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[b, h, w, in]` to `[b, h/2, w/2, features]` (h, w if not down)."""
     form = conv_ops.form(self.conv_form)
+    ops = form.block(self.features, self.down, self.stem)
     h = x if self.stem else nn.relu(x)
-    h = Conv(self.features, form.conv3x3, self.dtype, name="conv_0")(h)
-    op = form.conv3x3_down if self.down else form.conv3x3
-    h = Conv(self.features, op, self.dtype, name="conv_1")(nn.relu(h))
+    h = Conv(self.features, ops.conv_0, self.dtype, name="conv_0")(h)
+    h = Conv(self.features, ops.conv_1, self.dtype, name="conv_1")(nn.relu(h))
     if self.down or x.shape[-1] != self.features:
-      op = form.conv1x1_down if self.down else form.conv1x1
-      x = Conv(self.features, op, self.dtype, name="shortcut")(x)
+      x = Conv(self.features, ops.shortcut, self.dtype, name="shortcut")(x)
     return h + x
 
 

@@ -1,5 +1,6 @@
 """Linen modules that the networks are built from."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -32,20 +33,21 @@ class Conv(nn.Module):
     kernel = self.param(
       "kernel",
       nn.initializers.glorot_uniform(),
-      (window, window, x.shape[-1], self.features),
+      (window, window, x.shape[-1] // self.op.pixels, self.features),
     )
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-    y = self.op.apply(x.astype(self.dtype), self._prepared(kernel))
-    return y + bias.astype(self.dtype)
+    kernel = self._prepared("kernel", lambda: self.op.prepare(kernel))
+    bias = self._prepared("bias", lambda: self.op.prepare_bias(bias, x.shape))
+    return self.op.apply(x.astype(self.dtype), kernel) + bias
 
-  def _prepared(self, kernel: jax.Array) -> jax.Array:
+  def _prepared(self, name: str, make: Callable[[], jax.Array]) -> jax.Array:
     """Returns what the operation takes; see `prepare`."""
-    if self.has_variable(_PREPARED, "kernel"):
-      return self.get_variable(_PREPARED, "kernel")
-    kernel = self.op.prepare(kernel).astype(self.dtype)
+    if self.has_variable(_PREPARED, name):
+      return self.get_variable(_PREPARED, name)
+    array = make().astype(self.dtype)
     if self.is_mutable_collection(_PREPARED) and not self.is_initializing():
-      self.put_variable(_PREPARED, "kernel", kernel)
-    return kernel
+      self.put_variable(_PREPARED, name, array)
+    return array
 
 
 def prepare(
@@ -65,4 +67,5 @@ def prepare(
   _, prepared = module.apply(
     variables, jnp.zeros((1, *inputs_shape)), mutable=(_PREPARED,)
   )
-  return {**variables, **prepared}
+  # XLA:TPU would move cheap operations back into the loop.
+  return {**variables, **jax.lax.optimization_barrier(prepared)}

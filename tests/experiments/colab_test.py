@@ -143,6 +143,7 @@ def _markdown(outputs):
   return text
 
 
+@pytest.mark.slow
 def test_quickstart_runs(tmp_path):
   outputs = _execute("quickstart", tmp_path)
   run = tmp_path / "runs" / "digits"

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from hatebm_jax import models
 from hatebm_jax.models import conv_ops, hat
 
-OPS = conv_ops.Form._fields
+OPS = tuple(name for name in conv_ops.Form._fields if name != "stem")
 OTHERS = [form for form in conv_ops.FORMS if form != "literal"]
 SHAPES = [
   # batch, height, width, in, out
@@ -37,8 +37,8 @@ def _inputs(name, shape, dtype=np.float32):
   return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
-def _value_and_gradients(op, x, kernel):
-  y, pull = jax.vjp(op, x, kernel)
+def _value_and_gradients(op, *inputs):
+  y, pull = jax.vjp(op, *inputs)
   dy = jnp.asarray(np.random.RandomState(1).randn(*y.shape), y.dtype)
   return (y, *pull(dy))
 
@@ -53,6 +53,26 @@ def test_all_forms_equal_the_literal_one(form, name, shape):
   expected = jax.jit(lambda *a: _value_and_gradients(literal, *a))(x, kernel)
   for got, want in zip(actual, expected, strict=True):
     assert got.shape == want.shape
+    scale = np.abs(want).max()
+    np.testing.assert_allclose(got / scale, want / scale, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (3, 4, 8, 1)], ids=str)
+@pytest.mark.parametrize("form", OTHERS)
+def test_the_first_block_equals_the_literal_one(form, shape):
+  x = jax.random.normal(jax.random.key(0), shape)
+
+  def results(form):
+    block = hat.HatBlock(5, down=True, stem=True, conv_form=form)
+    # The biases matter at the edges.
+    params = jax.tree.map(
+      lambda leaf: leaf + 0.1, block.init(jax.random.key(1), x)
+    )
+    return jax.jit(lambda *a: _value_and_gradients(block.apply, *a))(params, x)
+
+  found, expected = results(form), results("literal")
+  assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
+  for got, want in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
     scale = np.abs(want).max()
     np.testing.assert_allclose(got / scale, want / scale, atol=2e-6)
 
@@ -151,5 +171,6 @@ def test_auto_is_the_form_of_the_platform():
     assert conv_ops.choose("literal", platform) == "literal"
   assert conv_ops.choose("auto", "cpu") == "packed"
   assert conv_ops.choose("auto", "gpu") == "strided"
+  assert conv_ops.choose("auto", "tpu") == "dense"
   here = conv_ops.choose("auto", jax.default_backend())
   assert conv_ops.form("auto") is conv_ops.FORMS[here]

@@ -81,6 +81,7 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_array_equal(np.asarray(found), picture)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_folder_with_a_strange_name(tmp_path):
   """It trains, resumes, samples, evaluates and reports as any other does."""
   path = tmp_path / "v[1]*"
