@@ -8,8 +8,8 @@ All forms compute the same values and gradients from the same parameters:
   (conv_packed.py);
 - `strided` makes each layer one convolution of XLA, with the resampling in its
   kernel, and leaves the gradients to XLA (conv_strided.py);
-- `cells` is the strided form, but the hat's first block packs 2x2 pixels into
-  the channels (conv_dense.py).
+- `dense` does the same for up convolutions, and packs 2x2 pixels of the hat's
+  first block into the channels (conv_dense.py).
 """
 
 from collections.abc import Callable
