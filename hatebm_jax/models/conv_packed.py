@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hatebm_jax.models import conv_literal, resample
-from hatebm_jax.models.conv_literal import SAME, VALID, Padding, convolve
+from hatebm_jax.models.conv_literal import SAME, convolve
 from hatebm_jax.models.resample import clamp, ends, pad, window
 
 
@@ -49,7 +49,7 @@ def _conv3x3_forward(x, kernel):
 def _conv3x3_backward(saved, dy):
   x, kernel = saved
   dx = convolve(dy, _transpose(kernel), SAME)
-  return dx, _kernel_gradient(x, dy, SAME)
+  return dx, _kernel_gradient(x, dy)
 
 
 _conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
@@ -77,7 +77,7 @@ def _conv3x3_down_backward(saved, dy):
   parts, kernel = saved
   dparts = _scatter(dy, _transpose(kernel) * 0.25, 1)
   dx = resample.merge(resample.unbox, dparts)
-  dkernel = [[_kernel_gradient(p, dy, VALID) for p in row] for row in parts]
+  dkernel = [[_tap_gradients(p, dy) for p in row] for row in parts]
   return dx, _join_taps(dkernel)
 
 
@@ -103,7 +103,7 @@ def _up_conv3x3_backward(saved, dy):
   dx = _gather(dparts, _transpose(kernel), 1)
   clamped = clamp(clamp(x, 1), 2)
   dkernel = [
-    [_kernel_gradient(clamped, p, VALID) for p in row] for row in dparts
+    [_tap_gradients(clamped, p) for p in row] for row in dparts
   ]
   _, pull = jax.vjp(beyond, x, kernel)
   dx_beyond, dkernel_beyond = pull((-ends(dy, 1), -ends(dy, 2)))
@@ -179,62 +179,52 @@ def beyond(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
   )
 
 
-def _kernel_gradient(
-  x: jax.Array, dy: jax.Array, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of a stride-1 convolution in its kernel.
+def _kernel_gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
+  """Returns the gradient of `conv_literal.conv3x3` in its kernel.
 
-  This gradient is a convolution whose kernel, `dy`, is as large as the image.
-  That is right for an accelerator, and on a CPU for small images. For other
-  images a CPU is faster with one matrix product for each tap. Convolution ->
-  products in GFLOP/s on 2 cores of an Intel Xeon (AVX-512), jax 0.10.2, for
-  `[batch, size, size, channels]`: 46 -> 178 at [8, 32, 32, 256], 161 -> 198 at
-  [8, 16, 16, 256], 45 -> 111 at [32, 16, 16, 128], but 152 -> 67 at
-  [32, 8, 8, 64], 69 -> 58 at [32, 16, 16, 32].
+  This gradient is a convolution whose kernel is as large as the image. Three
+  things keep it on XLA:CPU's fast path. The arrays are transposed by hand: in a
+  loop, XLA does not do it itself. The zeros are the convolution's own padding:
+  with an image that is padded before, it takes up to 3 times as long. The array
+  with fewer channels is the one that is padded: for 64 channels to 3, it takes
+  a third of the time.
 
   Args:
     x: Input `[batch, height, width, in]` of the forward convolution.
+    dy: Gradient `[batch, height, width, out]` in its output.
+
+  Returns:
+    Gradient `[3, 3, in, out]` in the kernel.
+  """
+  if dy.shape[3] < x.shape[3]:
+    reverse = _kernel_gradient(dy, x)
+    return reverse[::-1, ::-1].swapaxes(2, 3)
+  dkernel = convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), SAME)
+  return dkernel.transpose(1, 2, 0, 3)
+
+
+def _tap_gradients(x: jax.Array, dy: jax.Array) -> jax.Array:
+  """Returns the gradient of a convolution with 1 or 4 taps in its kernel.
+
+  With so few taps a CPU is fastest with one matrix product for each.
+
+  Args:
+    x: Input `[batch, height, width, in]` of the forward convolution, which is
+      not padded.
     dy: Gradient `[batch, height_out, width_out, out]` in its output.
-    padding: Padding of the forward convolution.
 
   Returns:
     Gradient `[taps, taps, in, out]` in the kernel.
   """
-  x = pad(pad(x, 1, *padding[0]), 2, *padding[1])
-  small = x.shape[3] < 128 and dy.size <= 2**18
-  on_cpu = (
-    _kernel_gradient_as_convolution
-    if small and x.shape[3] >= 16
-    else _kernel_gradient_as_products
-  )
-  return jax.lax.platform_dependent(
-    x, dy, cpu=on_cpu, default=_kernel_gradient_as_convolution
-  )
-
-
-def _kernel_gradient_as_convolution(x: jax.Array, dy: jax.Array) -> jax.Array:
-  # The arrays are transposed by hand. XLA:CPU does not recognise the canonical
-  # form of the convolution that JAX makes of it: inside a loop it falls to
-  # 3 GFLOP/s.
-  dkernel = convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), VALID)
-  return dkernel.transpose(1, 2, 0, 3)
-
-
-def _kernel_gradient_as_products(x: jax.Array, dy: jax.Array) -> jax.Array:
-  (height, width), channels = dy.shape[1:3], x.shape[3]
-  shape = x.shape[1] - height + 1, x.shape[2] - width + 1, channels, -1
-  windows = [
-    window(window(x, 1, i, height), 2, j, width)
-    for i in range(shape[0])
-    for j in range(shape[1])
-  ]
-  if channels < 16:
-    # One product for all taps is 2 times faster with 3 channels. Its patches
-    # take 9 times the image, which is small here.
-    windows = [jnp.concatenate(windows, -1)]
+  height, width = dy.shape[1:3]
+  taps = x.shape[1] - height + 1, x.shape[2] - width + 1
   dy = dy.reshape(-1, dy.shape[3])
-  products = [w.reshape(len(dy), -1).T @ dy for w in windows]
-  return jnp.concatenate(products).reshape(shape)
+  products = [
+    window(window(x, 1, i, height), 2, j, width).reshape(len(dy), -1).T @ dy
+    for i in range(taps[0])
+    for j in range(taps[1])
+  ]
+  return jnp.concatenate(products).reshape(*taps, x.shape[3], -1)
 
 
 def _transpose(kernel: jax.Array) -> jax.Array:
