@@ -20,7 +20,7 @@ _PARTS = {
 }
 
 # A form is clearly faster than another one if it takes less than this share of
-# its time. The medians of one program differ by less from run to run.
+# its time. A smaller difference may be noise.
 _CLEARLY = 0.95
 
 
