@@ -65,7 +65,7 @@ def settings(options: flags.FlagValues) -> ml_collections.ConfigDict:
   Args:
     options: Flags of the command, after absl has parsed them.
   """
-  config = ml_collections.ConfigDict(options.config)
+  config = options.config.copy_and_resolve_references()
   given = config_flag.given(options["config"])
   if options.batch or "train.batch_size" not in given:
     config.train.batch_size = options.batch or _BATCH

@@ -94,16 +94,29 @@ def compile_all(
     "hat_update": hat_update(config, mesh, state),
     "generator_update": generator_update(config, mesh, state),
   }
-  for name, (short, long) in lengths(config).items():
-    for length, num_steps in (("short", short), ("long", long)):
-      config = ml_collections.ConfigDict(config)
-      config.langevin.num_steps = num_steps
-      programs[f"{name}_{length}"] = (
-        training_step(config, mesh, kept)
-        if name == "step"
-        else joint_steps(config, mesh, state)
-      )
+  of = chain_configs(config)
+  for name in ("step_short", "step_long"):
+    programs[name] = training_step(of[name], mesh, kept)
+  for name in ("joint_short", "joint_long"):
+    programs[name] = joint_steps(of[name], mesh, state)
   return programs
+
+
+def chain_configs(
+  config: ml_collections.ConfigDict,
+) -> dict[str, ml_collections.ConfigDict]:
+  """Returns the configs of the short and the long programs of chains.
+
+  Args:
+    config: Config of a synthesis. It is not changed.
+  """
+  configs = {}
+  for name, pair in lengths(config).items():
+    for length, num_steps in zip(("short", "long"), pair, strict=True):
+      changed = config.copy_and_resolve_references()
+      changed.langevin.num_steps = num_steps
+      configs[f"{name}_{length}"] = changed
+  return configs
 
 
 def least_gflop(config: ml_collections.ConfigDict) -> dict[str, float]:

@@ -138,9 +138,9 @@ def _compile_forms(
     left = took * (len(names) - i) + seconds_left({}, names, num_rounds, least)
     what = f"compiling {form}, form {i + 1} of {len(names)}"
     _say(what, left, "about" if i else "at least")
-    config = ml_collections.ConfigDict(config)
-    config.model.conv_form = form
-    compiled[form] = programs.compile_all(config, mesh, state, kept)
+    changed = config.copy_and_resolve_references()
+    changed.model.conv_form = form
+    compiled[form] = programs.compile_all(changed, mesh, state, kept)
   return compiled
 
 

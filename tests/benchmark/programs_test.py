@@ -15,6 +15,18 @@ def test_only_the_long_training_step_has_all_langevin_steps(num_steps, joint):
   assert found == {"step": (2, num_steps), "joint": joint}
 
 
+def test_configs_of_the_chains():
+  config = tiny.config(langevin__num_steps=50)
+  found = programs.chain_configs(config)
+  assert {k: v.langevin.num_steps for k, v in found.items()} == {
+    "step_short": 2,
+    "step_long": 50,
+    "joint_short": 2,
+    "joint_long": 8,
+  }
+  assert config.langevin.num_steps == 50
+
+
 def test_least_arithmetic_of_the_programs():
   config = tiny.config(langevin__num_steps=12)
   found = programs.least_gflop(config)

@@ -110,14 +110,16 @@ def test_a_run_of_the_benchmark(tmp_path):
   file = tmp_path / "result.json"
   finished = command(
     *("--config=digits", "--width=8", "--batch=2", "--rounds=2"),
-    *("--forms=auto,literal", "--config.langevin.num_steps=4"),
+    *("--forms=auto,literal", "--config.langevin.num_steps=9"),
     *("--config.generator.bank_size=8", f"--json={file}"),
   )
   assert finished.returncode == 0, finished.stderr
   assert "compiling literal, form 2 of 2; about " in finished.stderr
   assert "round 2 of 2; about " in finished.stderr
   result = json.loads(file.read_text())
-  assert result["config"]["langevin"]["num_steps"] == 4
+  # The command leaves the config as it is, in all forms and lengths.
+  assert result["config"]["langevin"]["num_steps"] == 9
+  assert result["config"]["model"]["conv_form"] == "auto"
   assert result["main_form"] == "packed"
   assert list(result["forms"]) == ["packed", "literal"]
   assert set(result["compile_seconds"]) == {"fast", "literal"}
@@ -128,5 +130,9 @@ def test_a_run_of_the_benchmark(tmp_path):
     assert row["seconds"] == result["forms"]["packed"][name]
     assert row["literal_seconds"] == result["forms"]["literal"][name]
   assert result["work"]["training step"]["seconds"] > 0
-  for part in ("Langevin step, joint", "seconds in each form", "fastest here:"):
+  for part in (
+    "Langevin step, joint",
+    "seconds in each form",
+    "`auto` takes packed",
+  ):
     assert part in finished.stdout
