@@ -23,13 +23,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from absl import app, flags
+from jax.sharding import Mesh
 
-from hatebm_jax import flops, sharding
-from hatebm_jax.benchmark import forms
+from hatebm_jax import chains as chains_lib
+from hatebm_jax import flops, langevin, sharding
+from hatebm_jax import rng as rng_lib
+from hatebm_jax.benchmark import programs
 from hatebm_jax.configs import celeba64, cifar10, imagenet128
 from hatebm_jax.models import conv_ops
+from hatebm_jax.objectives import synthesis
+
+COLUMNS = {
+  "langevin_step": "Langevin step, synthesis",
+  "joint_step": "Langevin step, joint",
+  "updates": "both updates",
+  "training_step": "training step",
+}
 
 flags.DEFINE_string("out", None, "The tables are written into this folder.")
 flags.mark_flag_as_required("out")
@@ -40,7 +52,7 @@ flags.DEFINE_list(
   "Precisions, in this order. float32 is the highest precision.",
 )
 flags.DEFINE_list("forms", list(conv_ops.FORMS), "Forms, in this order.")
-flags.DEFINE_list("columns", list(forms.PROGRAMS), "Parts that are timed.")
+flags.DEFINE_list("columns", list(COLUMNS), "Parts that are timed.")
 flags.DEFINE_integer("width", None, "Base width in place of the published one.")
 flags.DEFINE_integer("batch", None, "Batch in place of the one of the table.")
 flags.DEFINE_integer("steps", 20, "Langevin steps of a chain.", lower_bound=2)
@@ -52,12 +64,6 @@ flags.DEFINE_integer("workers", 6, "Programs are compiled by so many threads.")
 
 # Config, and the images of a batch on one device, by the size of the images.
 SIZES = {32: (cifar10, 128), 64: (celeba64, 64), 128: (imagenet128, 16)}
-COLUMNS = {
-  "langevin_step": "Langevin step, synthesis",
-  "joint_step": "Langevin step, joint",
-  "updates": "both updates",
-  "training_step": "training step",
-}
 
 
 class Group(NamedTuple):
@@ -84,8 +90,59 @@ def make_config(
   return config
 
 
+def langevin_steps(
+  config: ml_collections.ConfigDict, mesh: Mesh, state: synthesis.State
+) -> programs.Program:
+  """Compiles a chain of synthesis, without the generator."""
+  networks = synthesis.make_networks(config)
+  plan = chains_lib.training_plan(config)
+
+  def run(variables, rngs, x):
+    hat_fn, _ = chains_lib.bind(networks, variables)
+    first = langevin.State(x, jnp.zeros_like(x))
+    return langevin.sample(rngs, hat_fn, lambda x: x, first, plan.settings)[0]
+
+  batch = config.train.batch_size
+  x = jax.random.normal(jax.random.key(1), (batch, *networks.image_shape))
+  rngs = rng_lib.per_index(jax.random.key(0), jnp.arange(batch))
+  return programs.bind(
+    chains_lib.over_devices(run, mesh),
+    networks.variables(state, "raw"),
+    rngs,
+    x,
+  )
+
+
+def both_updates(
+  config: ml_collections.ConfigDict, mesh: Mesh, state: synthesis.State
+) -> programs.Program:
+  """Compiles the updates of hat and generator as one program."""
+  hat, generator, x, z = programs.update_functions(config, mesh)
+
+  def both(state, x, z):
+    stats = state.generator_stats
+    return hat(state.hat, x, 0.5 * x), generator(state.generator, stats, z, x)
+
+  return programs.bind(both, state, x, z)
+
+
+def training_step(
+  config: ml_collections.ConfigDict, mesh: Mesh, state: synthesis.State
+) -> programs.Program:
+  """Compiles the whole training step, whose calls train a copy of the state."""
+  return programs.training_step(config, mesh, programs.copy(state))
+
+
+PROGRAMS = {
+  "langevin_step": langevin_steps,
+  "joint_step": programs.joint_steps,
+  "updates": both_updates,
+  "training_step": training_step,
+}
+
+
 def compile_group(
-  group: Group, options: Any, mesh: jax.sharding.Mesh, state: Any
+  group: Group, options: Any, mesh: Mesh, state: Any
 ) -> dict[str, dict[str, Callable[[], Any] | str]]:
   """Compiles the programs of a group in parallel.
 
@@ -97,7 +154,7 @@ def compile_group(
     config = make_config(group, form, options)
     try:
       with jax.default_matmul_precision(group.precision):
-        return forms.PROGRAMS[column](config, mesh, state)
+        return PROGRAMS[column](config, mesh, state).call
     except Exception as error:  # A program that does not fit loses no others.
       return f"{type(error).__name__}: {str(error)[:200]}"
 
@@ -239,7 +296,7 @@ def main(argv: list[str]) -> None:
       continue
     if group.size not in states:
       config = make_config(group, "literal", options)
-      states = {group.size: forms.start(config, mesh)}
+      states = {group.size: programs.start(config, mesh)}
     compiled = compile_group(group, options, mesh, states[group.size])
     took = time.perf_counter() - start - begun
     say(f"{group}: compiled in {took:.0f} s")

@@ -36,7 +36,7 @@ def _measure(**settings: int) -> dict[str, dict]:
   config.langevin.num_steps = settings["Langevin steps"]
   # A bank of full size would need the memory of 10,000 large images.
   config.generator.bank_size = 512
-  result = benchmark.measure(config, _ROUNDS, with_literal=False)
+  result = benchmark.measure(config, _ROUNDS, forms=["auto"])
   return {"settings": settings, **result}
 
 

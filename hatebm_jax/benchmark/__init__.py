@@ -1,4 +1,4 @@
-"""Times the parts of a run beside their literal forms and beside their floors.
+"""Times the parts of a run in each form of the convolutions, and their floors.
 
 A floor is the FLOPs of a part over the machine's rate in matrix products. All
 is timed in one process, in turns.

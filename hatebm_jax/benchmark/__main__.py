@@ -9,7 +9,10 @@ from absl import app, flags
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors
-from hatebm_jax.benchmark import results, timing
+from hatebm_jax.benchmark import programs, results, timing
+from hatebm_jax.models import conv_ops
+
+_BATCH = 8  # images that a laptop can do
 
 config_flag.define("This is the synthesis config that is timed.")
 flags.DEFINE_integer(
@@ -19,25 +22,67 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer(
   "batch",
-  8,
-  "A batch has this many images, and as many chains, over all devices.",
+  None,
+  "A batch has this many images, and as many chains, over all devices. The "
+  f"default is {_BATCH}, which a laptop can do, or --config.train.batch_size "
+  "if that is given.",
   lower_bound=1,
 )
 flags.DEFINE_integer(
   "langevin_steps",
-  8,
-  "The timed training step has this many Langevin steps.",
-  lower_bound=timing.SHORT + 1,
+  None,
+  "The timed training step has this many Langevin steps. The default is the "
+  "config's. Fewer steps shorten the benchmark, and the times of one Langevin "
+  "step and of the updates stay those of the config.",
+  lower_bound=programs.SHORT + 1,
 )
 flags.DEFINE_integer(
-  "rounds", 9, "Medians are taken over this many rounds.", lower_bound=1
+  "rounds",
+  9,
+  "Medians are taken over this many rounds. Fewer rounds shorten the "
+  "benchmark.",
+  lower_bound=1,
+)
+flags.DEFINE_list(
+  "forms",
+  list(conv_ops.FORMS),
+  "These forms of the convolutions are timed beside the one of the config. "
+  "`auto` is the form that suits the device. --forms=auto takes the least "
+  "time.",
 )
 flags.DEFINE_boolean(
   "literal",
   True,
-  "The literal forms are timed too. They are many times slower.",
+  "The literal form is one of the forms that are timed. On a CPU it is many "
+  "times slower.",
 )
 flags.DEFINE_string("json", None, "The results are also written to this file.")
+
+
+def settings(options: flags.FlagValues) -> ml_collections.ConfigDict:
+  """Returns the config that is timed.
+
+  Args:
+    options: Flags of the command, after absl has parsed them.
+  """
+  config = options.config.copy_and_resolve_references()
+  given = config_flag.given(options["config"])
+  if options.batch or "train.batch_size" not in given:
+    config.train.batch_size = options.batch or _BATCH
+  if options.width:
+    config.model.width = options.width
+  if options.langevin_steps:
+    config.langevin.num_steps = options.langevin_steps
+  return config
+
+
+def forms(options: flags.FlagValues) -> list[str]:
+  """Returns the forms that are timed beside the main one.
+
+  Args:
+    options: Flags of the command, after absl has parsed them.
+  """
+  return [x for x in options.forms if options.literal or x != "literal"]
 
 
 def main(argv: list[str]) -> int:
@@ -45,13 +90,10 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
   options = flags.FLAGS
-  config = ml_collections.ConfigDict(options.config)
-  config.model.width = options.width or config.model.width
-  config.train.batch_size = options.batch
-  config.langevin.num_steps = options.langevin_steps
+  config = settings(options)
   try:
     config_lib.check(config)
-    result = timing.measure(config, options.rounds, options.literal)
+    result = timing.measure(config, options.rounds, forms(options))
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
