@@ -147,10 +147,8 @@ FORMS = {
   ),
   "strided": _STRIDED,
   "dense": _STRIDED._replace(
-    up_conv3x3=Op(conv_dense.up_conv3x3, conv_dense.up_conv3x3_kernel),
-    up_conv1x1=Op(
-      conv_dense.up_conv1x1, conv_dense.up_conv1x1_kernel, window=1
-    ),
+    up_conv3x3=Op(conv_dense.up_conv3x3),
+    up_conv1x1=Op(conv_dense.up_conv1x1, window=1),
     stem=_DENSE_STEM,
   ),
 }
