@@ -8,8 +8,9 @@ All forms compute the same values and gradients from the same parameters:
   (conv_packed.py);
 - `strided` makes each layer one convolution of XLA, with the resampling in its
   kernel, and leaves the gradients to XLA (conv_strided.py);
-- `dense` does the same for up convolutions, and packs 2x2 pixels of the hat's
-  first block into the channels (conv_dense.py).
+- `dense` pools as `strided` does. Its bilinear up is a product with a matrix,
+  and it packs 2x2 pixels of the hat's first block into the channels
+  (conv_dense.py).
 """
 
 from collections.abc import Callable
