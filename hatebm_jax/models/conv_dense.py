@@ -14,6 +14,7 @@ pixels that an output of the pooled convolution sees are 2x2 whole cells.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,15 @@ import numpy as np
 
 from hatebm_jax.models import conv_literal, conv_strided
 from hatebm_jax.models.conv_literal import SAME, VALID, convolve
+from hatebm_jax.models.conv_packed import vary_like
 
 # Up to this many pixels, one matrix for rows and columns together is faster
 # than one for each.
-_SMALL = 256
+_FEW_PIXELS = 256
+
+# The gradient of a strided convolution takes as long with 8 images as with 16.
+# With fewer images than this, the literal gradient is faster.
+_FEW_IMAGES = 16
 
 
 def cut(x: jax.Array) -> jax.Array:
@@ -42,7 +48,7 @@ def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x: Image `[batch, height, width, in]`.
     kernel: Kernel `[3, 3, in, out]`.
   """
-  return conv_literal.conv3x3(_upsample(x), kernel)
+  return conv_literal.conv3x3(_double(x, _bilinear), kernel)
 
 
 def up_conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -52,19 +58,65 @@ def up_conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x: Image `[batch, height, width, in]`.
     kernel: Kernel `[1, 1, in, out]`.
   """
-  return _upsample(conv_literal.conv1x1(x, kernel))
+  return _double(conv_literal.conv1x1(x, kernel), _bilinear)
 
 
-def _upsample(x: jax.Array) -> jax.Array:
-  """Computes `resample.upsample` as matrix products.
+def pooled_kernels(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the kernels of `pooled_conv3x3`: one for its gradient in the image.
+
+  Args:
+    kernel: Kernel `[3, 3, in, out]`.
+  """
+  return conv_strided.down_kernel(kernel), kernel
+
+
+def pooled_conv3x3(
+  x: jax.Array, kernels: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+  """3x3 convolution, then 2x2 average pool.
+
+  Args:
+    x: Image `[batch, height, width, in]`.
+    kernels: Kernels of `pooled_kernels`.
+  """
+  if x.shape[0] >= _FEW_IMAGES or x.shape[1] * x.shape[2] > 4 * _FEW_PIXELS:
+    return conv_strided.conv3x3_down(x, kernels[0])
+  return _pooled(x, *(vary_like(kernel, x) for kernel in kernels))
+
+
+@jax.custom_vjp
+def _pooled(x: jax.Array, kernel: jax.Array, literal: jax.Array) -> jax.Array:
+  del literal  # It is for the gradient in the image.
+  return conv_strided.conv3x3_down(x, kernel)
+
+
+def _pooled_forward(x, kernel, literal):
+  return conv_strided.conv3x3_down(x, kernel), (x, kernel, literal)
+
+
+def _pooled_backward(saved, dy):
+  x, kernel, literal = saved
+  _, pull = jax.vjp(lambda k: conv_strided.conv3x3_down(x, k), kernel)
+  _, pull_literal = jax.vjp(lambda x: conv_literal.conv3x3(x, literal), x)
+  dx = pull_literal(_double(dy, _pool_gradient))[0]
+  return dx, *pull(dy), jnp.zeros_like(literal)
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
+
+
+def _double(x: jax.Array, matrix: Callable[[int], np.ndarray]) -> jax.Array:
+  """Doubles the size of an image by matrix products.
 
   Args:
     x: Image `[batch, height, width, channels]`.
+    matrix: Function of a size; it returns the matrix `[2 size, size]` for one
+      axis.
   """
   batch, height, width, channels = x.shape
-  rows, columns = _up_matrix(height), _up_matrix(width)
+  rows, columns = matrix(height), matrix(width)
   multiply = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-  if height * width <= _SMALL:
+  if height * width <= _FEW_PIXELS:
     both = jnp.asarray(np.kron(rows, columns), x.dtype)
     x = multiply("pq,bqc->bpc", both, x.reshape(batch, -1, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
@@ -72,13 +124,18 @@ def _upsample(x: jax.Array) -> jax.Array:
   return multiply("ph,bhwc->bpwc", jnp.asarray(rows, x.dtype), x)
 
 
-def _up_matrix(size: int) -> np.ndarray:
-  """Returns the matrix `[2 size, size]` of the bilinear up of one axis."""
+def _bilinear(size: int) -> np.ndarray:
+  """Returns the matrix `[2 size, size]` of `resample.upsample` for one axis."""
   new = np.arange(2 * size)
   near = new // 2
   beside = np.clip(near + 2 * (new % 2) - 1, 0, size - 1)
   pixels = np.eye(size)
   return 0.75 * pixels[near] + 0.25 * pixels[beside]
+
+
+def _pool_gradient(size: int) -> np.ndarray:
+  """Returns the matrix `[2 size, size]` of the gradient of a pool."""
+  return 0.5 * np.repeat(np.eye(size), 2, axis=0)
 
 
 def conv3x3_kernel(kernel: jax.Array) -> jax.Array:

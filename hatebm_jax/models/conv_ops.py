@@ -14,7 +14,7 @@ All forms compute the same values and gradients from the same parameters:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -44,7 +44,8 @@ class Op(NamedTuple):
   Attributes:
     apply: Function of an image `[batch, height, width, in]` and a prepared
       kernel. It returns an image `[batch, height', width', out]`.
-    prepare: Function of the layer's kernel, `[window, window, in, out]`.
+    prepare: Function of the layer's kernel, `[window, window, in, out]`. It
+      returns an array or a tuple of arrays.
     window: Height and width of the layer's kernel.
     prepare_bias: Function of the layer's bias, `[out]`, and the shape of the
       image.
@@ -52,8 +53,8 @@ class Op(NamedTuple):
       conv_dense.py.
   """
 
-  apply: Callable[[jax.Array, jax.Array], jax.Array]
-  prepare: Callable[[jax.Array], jax.Array] = lambda kernel: kernel
+  apply: Callable[[jax.Array, Any], jax.Array]
+  prepare: Callable[[jax.Array], Any] = lambda kernel: kernel
   window: int = 3
   prepare_bias: Callable[[jax.Array, tuple[int, ...]], jax.Array] = (
     lambda bias, shape: bias
@@ -148,6 +149,7 @@ FORMS = {
   ),
   "strided": _STRIDED,
   "dense": _STRIDED._replace(
+    conv3x3_down=Op(conv_dense.pooled_conv3x3, conv_dense.pooled_kernels),
     up_conv3x3=Op(conv_dense.up_conv3x3),
     up_conv1x1=Op(conv_dense.up_conv1x1, window=1),
     stem=_DENSE_STEM,
