@@ -2,7 +2,7 @@
 
 Command:   python -m hatebm_jax.main --config=configs/cifar10.py --workdir=DIR
 Data:      The train split of tfds `cifar10` has 50,000 images.
-Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
+Hardware:  One TPU v5e chip, or one GPU of 24 GB.
 Published: FID 19.30 +- 0.15 (cited), with 49,920 samples and 125 Langevin
            steps.
 

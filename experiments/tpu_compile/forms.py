@@ -1,11 +1,12 @@
 r"""Asks the TPU compiler what a Langevin step costs in each form.
 
   python experiments/tpu_compile/forms.py --config=configs/cifar10.py \
-    --config.train.batch_size=32
+    --batches=32
 
 compiles the chains of a config, in bfloat16 and for one chip, and prints a row
-of a table for each form of the convolutions. A step is the slope between chains
-of 50 and of 10 Langevin steps. Libtpu must be installed. No number is measured.
+of a table for each number of images and each form of the convolutions. A step
+is what the loop of the chain executes, divided by its iterations. Libtpu must
+be installed. No number is measured.
 """
 
 import time
@@ -25,7 +26,7 @@ from hatebm_jax.models import conv_ops
 _CONFIG = config_flag.define("This is the config whose chains are compiled.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:1x1", "Slice of one chip.")
 _FORMS = flags.DEFINE_list("forms", list(conv_ops.FORMS), "Forms to compile.")
-_STEPS = (50, 10)  # Langevin steps of the two chains
+_BATCHES = flags.DEFINE_list("batches", None, "Numbers of images on the chip.")
 
 
 def compile_chains(
@@ -53,22 +54,28 @@ def compile_chains(
 
 
 def estimate(
-  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, form: str
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  batch_size: int,
+  form: str,
 ) -> dict[str, int]:
   """Returns the cycles of a Langevin step, and those beside the steps."""
-  config = ml_collections.ConfigDict(config)
+  config, start = ml_collections.ConfigDict(config), time.perf_counter()
   config.model.dtype, config.model.conv_form = "bfloat16", form
-  totals, start = [], time.perf_counter()
-  for num_steps in _STEPS:
-    config.langevin.num_steps = num_steps
-    found, _ = cycles.read(compile_chains(config, mesh).as_text())
-    totals.append(sum(cost.total for cost in found))
-  step = (totals[0] - totals[1]) / (_STEPS[0] - _STEPS[1])
+  config.train.batch_size = batch_size
+  found, _ = cycles.read(compile_chains(config, mesh).as_text())
+  # A joint chain takes half of its first step before its loop and half of the
+  # last step after it.
+  loop = config.langevin.num_steps - chains.moves_z(config)
+  inside = [cost for cost in found if loop in cost.execution.loops]
+  step = sum(cost.total for cost in inside) / loop
   return {
     "cycles a step": round(step),
-    "cycles beside the steps": round(totals[0] - _STEPS[0] * step),
-    "instructions": sum(bool(cost.execution.loops) for cost in found),
-    "compile time of both, s": round(time.perf_counter() - start),
+    "cycles a step and image": round(step / batch_size),
+    "cycles beside the steps": sum(cost.total for cost in found)
+    - round(loop * step),
+    "instructions": len(inside),
+    "compile time, s": round(time.perf_counter() - start),
   }
 
 
@@ -80,13 +87,19 @@ def main(_) -> None:
   _, devices = topology_lib.find(_TOPOLOGY.value)
   mesh = sharding.make_mesh(devices)
   size, width = config.data.image_size, config.model.width
-  title = f"{config.objective}, {size} px, w {width}, {config.train.batch_size}"
-  for i, form in enumerate(_FORMS.value):
-    row = estimate(config, mesh, form)
-    if not i:
-      print("| chain, images | form |", " | ".join(row), "|")
-      print("|---" * (2 + len(row)) + "|")
-    print(f"| {title} | {form} |", *map("{:,} |".format, row.values()))
+  title, heads = f"{config.objective}, {size} px, w {width}", True
+  for batch_size in map(int, _BATCHES.value or [config.train.batch_size]):
+    for form in _FORMS.value:
+      row = estimate(config, mesh, batch_size, form)
+      if heads:
+        print("| chain | images | form |", " | ".join(row), "|")
+        print("|---" * (3 + len(row)) + "|")
+      print(
+        f"| {title} | {batch_size} | {form} |",
+        *map("{:,} |".format, row.values()),
+        flush=True,
+      )
+      heads = False
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Prints the table of README.md from the JSON files beside it."""
+"""Prints the tables of README.md from the JSON files beside it."""
 
+import importlib
 import json
 import pathlib
 
@@ -30,18 +31,41 @@ _COLUMNS = {
   ),
   "compile time, s": lambda r: f"{r['compile_seconds']:.0f}",
 }
+_HOURS = {
+  **{name: _COLUMNS[name] for name in ("config", "slice", "images per chip")},
+  "training steps": lambda r: f"{_num_steps(r):,}",
+  "estimate of a step, ms": _COLUMNS["estimate, ms"],
+  "hours": lambda r: (
+    f"{_num_steps(r) * r['compiler_estimate']['seconds_per_step'] / 3600:.1f}"
+  ),
+  "GiB of memory": _COLUMNS["GiB of memory"],
+}
+
+
+def _num_steps(result: dict) -> int:
+  """Returns the number of training steps of the published run."""
+  name = pathlib.Path(result["config"]).stem
+  config = importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
+  return config.train.num_steps
+
+
+def _print_table(columns: dict, results: list[dict]) -> None:
+  """Prints one row per result."""
+  print("| " + " | ".join(columns) + " |")
+  print("|" + "---|" * len(columns))
+  for result in results:
+    cells = (str(cell(result)) for cell in columns.values())
+    print("| " + " | ".join(cells) + " |")
 
 
 def main() -> None:
-  """Prints one row per file."""
+  """Prints both tables, with one row per file."""
   files = sorted(pathlib.Path(__file__).parent.glob("*.json"))
   results = [json.loads(path.read_text()) for path in files]
   results.sort(key=lambda r: (r["config"], r["dtype"], r["chips"]))
-  print("| " + " | ".join(_COLUMNS) + " |")
-  print("|" + "---|" * len(_COLUMNS))
-  for result in results:
-    cells = (str(cell(result)) for cell in _COLUMNS.values())
-    print("| " + " | ".join(cells) + " |")
+  _print_table(_COLUMNS, results)
+  print()
+  _print_table(_HOURS, [r for r in results if "compiler_estimate" in r])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The dense form of the convolutions, which is fast on a TPU.
 
-Each layer is one convolution without zeros between pixels, with the resampling
-in its kernel, because moving pixels costs a TPU more than multiplications do.
-The values are those of the literal form (conv_literal.py). The pooled
-convolutions are those of the strided form (conv_strided.py).
+Moving pixels costs a TPU more than multiplications do. A pooled convolution
+therefore has the pool in its kernel, as in the strided form (conv_strided.py),
+and the bilinear up is a product with a matrix. The values are those of the
+literal form (conv_literal.py).
 
 The first block of a hat has the largest images and the fewest channels. A TPU
 computes 128 channels at once, so most of it would idle. This block therefore
@@ -13,14 +13,24 @@ has been added on each side. Cell i then has the rows 2i - 1 and 2i, and the 4x4
 pixels that an output of the pooled convolution sees are 2x2 whole cells.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from hatebm_jax.models import conv_strided, resample
+from hatebm_jax.models import conv_literal, conv_strided
 from hatebm_jax.models.conv_literal import SAME, VALID, convolve
-from hatebm_jax.models.resample import clamp
+from hatebm_jax.models.conv_packed import vary_like
 
-_BILINEAR = (0.25, 0.75, 0.75, 0.25)
+# Up to this many pixels, one matrix for rows and columns together is faster
+# than one for each.
+_FEW_PIXELS = 256
+
+# The gradient of a strided convolution takes as long with 8 images as with 16.
+# With fewer images than this, the literal gradient is faster.
+_FEW_IMAGES = 16
 
 
 def cut(x: jax.Array) -> jax.Array:
@@ -31,109 +41,101 @@ def cut(x: jax.Array) -> jax.Array:
   return x.reshape(batch, height // 2, width // 2, 4 * channels)
 
 
-def up_conv3x3_kernel(kernel: jax.Array) -> jax.Array:
-  """Returns the kernel of `up_conv3x3`, `[6, 6, in, out]`.
+def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Bilinear up, then 3x3 convolution.
+
+  Args:
+    x: Image `[batch, height, width, in]`.
+    kernel: Kernel `[3, 3, in, out]`.
+  """
+  return conv_literal.conv3x3(_double(x, _bilinear), kernel)
+
+
+def up_conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """1x1 convolution, then bilinear up, as in the literal form.
+
+  Args:
+    x: Image `[batch, height, width, in]`.
+    kernel: Kernel `[1, 1, in, out]`.
+  """
+  return _double(conv_literal.conv1x1(x, kernel), _bilinear)
+
+
+def pooled_kernels(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the kernels of `pooled_conv3x3`: one for its gradient in the image.
 
   Args:
     kernel: Kernel `[3, 3, in, out]`.
   """
-  return _blurred(kernel)
+  return conv_strided.down_kernel(kernel), kernel
 
 
-def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Bilinear up and 3x3 convolution in one convolution.
-
-  Args:
-    x: Image `[batch, height, width, in]`.
-    kernel: Kernel of `up_conv3x3_kernel`.
-  """
-  # This goes on with the edges for ever, but the literal form has zeros there.
-  y = _convolve_up(x, kernel, SAME)
-  for axis in (1, 2):
-    for side in (0, -1):
-      index = (slice(None),) * axis + (slice(side, side + 1 or None),)
-      y = y.at[index].add(-_beyond(x, kernel, axis, side))
-  return y
-
-
-def _beyond(x, kernel, axis, side):
-  """Returns what a row or column beyond an edge adds to the one inside."""
-  pixels = _line(x, axis, side)
-  # The first and the last taps see nothing but what is beyond, at a quarter.
-  taps = 4 * _line(kernel, axis - 1, side)
-  y = _convolve_up(pixels, taps, SAME, 3 - axis)
-  if axis == 1:
-    return y
-  # The corners belong to the rows.
-  for end in (0, -1):
-    corner = 4 * _line(pixels, 1, end)[:, 0] @ _line(taps, 0, end)[0]
-    index = (slice(None), slice(end, end + 1 or None))
-    y = y.at[index].add(-corner[:, None])
-  return y
-
-
-def _line(x: jax.Array, axis: int, side: int) -> jax.Array:
-  """Returns the first or the last element (0 or -1) of an axis."""
-  start = side % x.shape[axis]
-  return jax.lax.slice_in_dim(x, start, start + 1, axis=axis)
-
-
-def up_conv1x1_kernel(kernel: jax.Array) -> jax.Array:
-  """Returns the kernel of `up_conv1x1`, `[4, 4, in, out]`.
-
-  Args:
-    kernel: Kernel `[1, 1, in, out]`.
-  """
-  return _blurred(kernel)
-
-
-def up_conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Bilinear up and 1x1 convolution in one convolution.
+def pooled_conv3x3(
+  x: jax.Array, kernels: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+  """3x3 convolution, then 2x2 average pool.
 
   Args:
     x: Image `[batch, height, width, in]`.
-    kernel: Kernel of `up_conv1x1_kernel`.
+    kernels: Kernels of `pooled_kernels`.
   """
-  return _convolve_up(x, kernel, VALID)
+  if x.shape[0] >= _FEW_IMAGES or x.shape[1] * x.shape[2] > 4 * _FEW_PIXELS:
+    return conv_strided.conv3x3_down(x, kernels[0])
+  return _pooled(x, *(vary_like(kernel, x) for kernel in kernels))
 
 
-def _convolve_up(x, kernel, padding, *axes):
-  """Convolves an image with zeros between its pixels and clamped edges.
+@jax.custom_vjp
+def _pooled(x: jax.Array, kernel: jax.Array, literal: jax.Array) -> jax.Array:
+  del literal  # It is for the gradient in the image.
+  return conv_strided.conv3x3_down(x, kernel)
+
+
+def _pooled_forward(x, kernel, literal):
+  return conv_strided.conv3x3_down(x, kernel), (x, kernel, literal)
+
+
+def _pooled_backward(saved, dy):
+  x, kernel, literal = saved
+  _, pull = jax.vjp(lambda k: conv_strided.conv3x3_down(x, k), kernel)
+  _, pull_literal = jax.vjp(lambda x: conv_literal.conv3x3(x, literal), x)
+  dx = pull_literal(_double(dy, _pool_gradient))[0]
+  return dx, *pull(dy), jnp.zeros_like(literal)
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
+
+
+def _double(x: jax.Array, matrix: Callable[[int], np.ndarray]) -> jax.Array:
+  """Doubles the size of an image by matrix products.
 
   Args:
-    x: Image `[batch, height, width, in]`.
-    kernel: Kernel of `_blurred`.
-    padding: Padding along the axes.
-    axes: Axes that grow, 1 and 2 if none is given.
+    x: Image `[batch, height, width, channels]`.
+    matrix: Function of a size; it returns the matrix `[2 size, size]` for one
+      axis.
   """
-  axes = axes or (1, 2)
-  for axis in axes:
-    x = clamp(x, axis)
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    (1, 1),
-    [padding[axis - 1] if axis in axes else (0, 0) for axis in (1, 2)],
-    lhs_dilation=[2 if axis in axes else 1 for axis in (1, 2)],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+  batch, height, width, channels = x.shape
+  rows, columns = matrix(height), matrix(width)
+  multiply = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+  if height * width <= _FEW_PIXELS:
+    both = jnp.asarray(np.kron(rows, columns), x.dtype)
+    x = multiply("pq,bqc->bpc", both, x.reshape(batch, -1, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+  x = multiply("qw,bhwc->bhqc", jnp.asarray(columns, x.dtype), x)
+  return multiply("ph,bhwc->bpwc", jnp.asarray(rows, x.dtype), x)
 
 
-def _blurred(kernel: jax.Array) -> jax.Array:
-  """Returns the kernel after a bilinear up that has put zeros between pixels.
+def _bilinear(size: int) -> np.ndarray:
+  """Returns the matrix `[2 size, size]` of `resample.upsample` for one axis."""
+  new = np.arange(2 * size)
+  near = new // 2
+  beside = np.clip(near + 2 * (new % 2) - 1, 0, size - 1)
+  pixels = np.eye(size)
+  return 0.75 * pixels[near] + 0.25 * pixels[beside]
 
-  Args:
-    kernel: Kernel `[window, window, in, out]`.
 
-  Returns:
-    Kernel `[window + 3, window + 3, in, out]`.
-  """
-  for axis in (0, 1):
-    kernel = sum(
-      weight * resample.pad(kernel, axis, i, 3 - i)
-      for i, weight in enumerate(_BILINEAR)
-    )
-  return kernel
+def _pool_gradient(size: int) -> np.ndarray:
+  """Returns the matrix `[2 size, size]` of the gradient of a pool."""
+  return 0.5 * np.repeat(np.eye(size), 2, axis=0)
 
 
 def conv3x3_kernel(kernel: jax.Array) -> jax.Array:

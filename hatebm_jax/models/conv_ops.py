@@ -8,12 +8,13 @@ All forms compute the same values and gradients from the same parameters:
   (conv_packed.py);
 - `strided` makes each layer one convolution of XLA, with the resampling in its
   kernel, and leaves the gradients to XLA (conv_strided.py);
-- `dense` does the same for up convolutions, and packs 2x2 pixels of the hat's
-  first block into the channels (conv_dense.py).
+- `dense` pools as `strided` does. Its bilinear up is a product with a matrix,
+  and it packs 2x2 pixels of the hat's first block into the channels
+  (conv_dense.py).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -43,7 +44,8 @@ class Op(NamedTuple):
   Attributes:
     apply: Function of an image `[batch, height, width, in]` and a prepared
       kernel. It returns an image `[batch, height', width', out]`.
-    prepare: Function of the layer's kernel, `[window, window, in, out]`.
+    prepare: Function of the layer's kernel, `[window, window, in, out]`. It
+      returns an array or a tuple of arrays.
     window: Height and width of the layer's kernel.
     prepare_bias: Function of the layer's bias, `[out]`, and the shape of the
       image.
@@ -51,8 +53,8 @@ class Op(NamedTuple):
       conv_dense.py.
   """
 
-  apply: Callable[[jax.Array, jax.Array], jax.Array]
-  prepare: Callable[[jax.Array], jax.Array] = lambda kernel: kernel
+  apply: Callable[[jax.Array, Any], jax.Array]
+  prepare: Callable[[jax.Array], Any] = lambda kernel: kernel
   window: int = 3
   prepare_bias: Callable[[jax.Array, tuple[int, ...]], jax.Array] = (
     lambda bias, shape: bias
@@ -147,10 +149,9 @@ FORMS = {
   ),
   "strided": _STRIDED,
   "dense": _STRIDED._replace(
-    up_conv3x3=Op(conv_dense.up_conv3x3, conv_dense.up_conv3x3_kernel),
-    up_conv1x1=Op(
-      conv_dense.up_conv1x1, conv_dense.up_conv1x1_kernel, window=1
-    ),
+    conv3x3_down=Op(conv_dense.pooled_conv3x3, conv_dense.pooled_kernels),
+    up_conv3x3=Op(conv_dense.up_conv3x3),
+    up_conv1x1=Op(conv_dense.up_conv1x1, window=1),
     stem=_DENSE_STEM,
   ),
 }

@@ -67,7 +67,7 @@ class SpectralLayer(nn.Module):
     )
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
     kernel = kernel / self._sigma(kernel, train)
-    kernel = op.prepare(kernel).astype(self.dtype)
+    kernel = jax.tree.map(lambda a: a.astype(self.dtype), op.prepare(kernel))
     y = op.apply(x.astype(self.dtype), kernel)
     return y + op.prepare_bias(bias, x.shape).astype(self.dtype)
 

@@ -40,14 +40,14 @@ class Conv(nn.Module):
     bias = self._prepared("bias", lambda: self.op.prepare_bias(bias, x.shape))
     return self.op.apply(x.astype(self.dtype), kernel) + bias
 
-  def _prepared(self, name: str, make: Callable[[], jax.Array]) -> jax.Array:
+  def _prepared(self, name: str, make: Callable[[], Any]) -> Any:
     """Returns what the operation takes; see `prepare`."""
     if self.has_variable(_PREPARED, name):
       return self.get_variable(_PREPARED, name)
-    array = make().astype(self.dtype)
+    arrays = jax.tree.map(lambda a: a.astype(self.dtype), make())
     if self.is_mutable_collection(_PREPARED) and not self.is_initializing():
-      self.put_variable(_PREPARED, name, array)
-    return array
+      self.put_variable(_PREPARED, name, arrays)
+    return arrays
 
 
 def prepare(

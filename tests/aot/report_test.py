@@ -55,7 +55,7 @@ def test_tiny_step_for_four_chips(tmp_path):
   # The gradients of both networks are reduced; small all-reduces are joined.
   assert 1 <= found["collectives_per_step"]["count"] <= 4
   # The form for TPUs multiplies more, to copy less: 4x4 taps in place of 3x3 in
-  # pooled layers, 3x3 at the large size in place of the small one in others.
+  # pooled layers, and 3x3 at the large size in up convolutions.
   assert 16 / 9 < found["flops_over_by_hand"] < 4
   assert found["flops_loops_once"] < found["flops_per_chip_per_step"]
   assert found["flops_loops_once"] <= found["flops_loops_once_by_xla"]
@@ -86,7 +86,7 @@ def test_imagenet128_at_the_published_batch(topology):
   assert found["batch_size"] == 128
   assert found["fits"] is True
   assert found["collectives_in_loops"]["count"] == 0
-  assert found["flops_over_by_hand"] == pytest.approx(1.365, abs=0.005)
+  assert found["flops_over_by_hand"] == pytest.approx(1.544, abs=0.005)
   assert found["flops_loops_once"] == pytest.approx(
     found["flops_loops_once_by_xla"], rel=0.05
   )

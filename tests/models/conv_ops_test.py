@@ -57,6 +57,14 @@ def test_all_forms_equal_the_literal_one(form, name, shape):
     np.testing.assert_allclose(got / scale, want / scale, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+  "shape", [(16, 4, 4, 2, 3), (1, 64, 64, 1, 2)], ids=str
+)
+def test_the_gradient_of_a_dense_pool_for_many_images_or_pixels(shape):
+  # With few of both it has another gradient, which the test above sees.
+  test_all_forms_equal_the_literal_one("dense", "conv3x3_down", shape)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (3, 4, 8, 1)], ids=str)
 @pytest.mark.parametrize("form", OTHERS)
 def test_the_first_block_equals_the_literal_one(form, shape):
