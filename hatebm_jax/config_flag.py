@@ -21,6 +21,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from hatebm_jax import config as config_lib
 from hatebm_jax import configs, errors
 from hatebm_jax.run import files
 from hatebm_jax.run import workdir as workdir_lib
@@ -48,11 +49,17 @@ def _is_none(argument: Any) -> bool:
   return isinstance(argument, str) and argument.lower() == "none"
 
 
-def define(help_text: str) -> flags.FlagHolder:
+def define(
+  help_text: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
+  argv: list[str] | None = None,
+) -> flags.FlagHolder:
   """Defines the flag --config.
 
   Args:
     help_text: First sentence of the help, which says what the config is for.
+    flag_values: Set of flags that it is defined in.
+    argv: Arguments that will be parsed; None: those of the process.
   """
   config_flags.register_flag_parser_for_type(int, _IntegerOrNone())
   config_flags.register_flag_parser_for_type(float, _FloatOrNone())
@@ -63,7 +70,37 @@ def define(help_text: str) -> flags.FlagHolder:
     "`digits`, or the path of a Python file. --config.group.field=value "
     "overrides a field.",
     lock_config=True,
+    flag_values=flag_values,
+    sys_argv=argv,
   )
+
+
+def load(given: Iterable[str]) -> ml_collections.ConfigDict:
+  """Returns the config that arguments describe, for commands without absl.
+
+  Args:
+    given: Arguments `--config=NAME` and `--config.group.field=value`.
+
+  Raises:
+    ConfigError: If there is no such config or field, an argument is another
+      one, or a value is not allowed.
+  """
+  argv = ["", *arguments(given)]
+  values = flags.FlagValues()
+  holder = define("This is the config.", values, argv)
+  try:
+    rest = values(argv)[1:]
+  except (flags.Error, AttributeError, KeyError) as error:
+    # str() of a KeyError would be quoted.
+    text = " ".join(f"{error.args[0]}".split())
+    raise errors.ConfigError(text) from error
+  if rest:
+    raise errors.ConfigError(
+      f"Unexpected arguments: {' '.join(rest)}. Leave them out; fields are set "
+      "with --config.group.field=value."
+    )
+  config_lib.check(holder.value)
+  return holder.value
 
 
 def run(main: Callable[[list[str]], int], default: str | None = None) -> None:
