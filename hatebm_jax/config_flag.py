@@ -1,12 +1,13 @@
 """The flag --config of every command: a name, a path, or nothing.
 
 A name such as `digits` stands for a config that is installed with this package.
-A path stands for any Python file with a function `get_config()`. If the flag is
-left out, the config of the run in --workdir is used.
+A path stands for any Python file with a function `get_config()`, or for the
+folder of a run or a release. If the flag is left out, the config of the run in
+--workdir is used.
 
-absl needs a file to load in all three cases. Arguments are therefore rewritten
-before absl reads them. This module is itself the file in the third case: its
-`get_config` takes the workdir.
+absl needs a file to load in all cases. Arguments are therefore rewritten before
+absl reads them. For a run, this module is itself the file: its `get_config`
+takes the folder.
 """
 
 import difflib
@@ -67,7 +68,8 @@ def define(
     "config",
     None,
     f"{help_text} The value is the name of an installed config, such as "
-    "`digits`, or the path of a Python file. --config.group.field=value "
+    "`digits`, the path of a Python file, or a folder with a run or a release. "
+    "--config.group.field=value "
     "overrides a field.",
     lock_config=True,
     flag_values=flag_values,
@@ -155,8 +157,9 @@ def find(config: str) -> str:
   """Returns the path of a config's file.
 
   Args:
-    config: Name of an installed config, or path of a file. A colon and an
-      argument of its `get_config` may follow the path.
+    config: Name of an installed config, path of a file, or path of a folder
+      that holds a run or a release. A colon and an argument of its `get_config`
+      may follow the path of a file.
 
   Raises:
     ConfigError: If there is no such config.
@@ -166,6 +169,8 @@ def find(config: str) -> str:
   path = os.path.expanduser(config)
   if os.path.isfile(path.partition(":")[0]):
     return path
+  if os.path.isfile(os.path.join(path, workdir_lib.CONFIG)):
+    return _of_folder(path)
   near = difflib.get_close_matches(pathlib.Path(config).stem, names(), 1)
   question = f" Did you mean {near[0]}?" if near else ""
   raise errors.ConfigError(
@@ -211,6 +216,11 @@ def _replacement(workdir: str | None, default: str | None) -> str:
       "used. Correct --workdir, or give the name of a config or the path of "
       f"its file: --config=NAME. The names are {', '.join(names())}."
     )
+  return _of_folder(workdir)
+
+
+def _of_folder(folder: str) -> str:
+  """Returns what --config is for the config of a run or a release."""
   # An error inside a config file would reach the user as a traceback.
-  get_config(workdir)
-  return f"{__file__}:{workdir}"
+  get_config(folder)
+  return f"{__file__}:{folder}"

@@ -1,20 +1,25 @@
-"""Command line: `python -m hatebm_jax.convert KIND SOURCE OUT.npz`.
+"""Command line: converts other people's weights, and makes releases.
 
-KIND is tf2, mimicry or inception.
+`python -m hatebm_jax.convert {tf2|mimicry|inception} SOURCE OUT.npz` converts a
+network. `release` makes a folder with the weights of a run or of other people's
+files, and `check` draws the golden samples of such a folder again.
 """
 
 import argparse
 import sys
 
+import flax.linen as nn
 import ml_collections
 
-from hatebm_jax import config_flag, convert, errors
+from hatebm_jax import config_flag, convert, errors, release
+from hatebm_jax.release import card, other_files
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m hatebm_jax.convert",
-    description="Converts other implementations' weights to an .npz.",
+    description="Converts other implementations' weights to an .npz, and makes "
+    "and checks releases.",
     allow_abbrev=False,
   )
   kinds = parser.add_subparsers(dest="kind", required=True)
@@ -23,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     kind = kinds.add_parser(name, help=help_text, allow_abbrev=False)
     kind.add_argument("source", help=source)
     kind.add_argument("out", help="The .npz to write.")
-    kind.set_defaults(read=read)
+    kind.set_defaults(run=lambda args: _convert(args.out, *read(args)))
     return kind
 
   tf2 = add(
@@ -51,7 +56,50 @@ def _parser() -> argparse.ArgumentParser:
       help="The name of the network in a file that holds several. A file with "
       "one network needs none.",
     )
+  _add_release(kinds)
+  check = kinds.add_parser(
+    "check",
+    help="Draws the golden samples of a release again and compares them. The "
+    "exit status is 0 if they are equal.",
+  )
+  check.add_argument("dir", help="The folder of the release.")
+  check.set_defaults(run=_check)
   return parser
+
+
+def _add_release(kinds: argparse._SubParsersAction) -> None:
+  """Adds the command that makes a release."""
+  parser = kinds.add_parser(
+    "release",
+    help="Makes a folder with the weights of a run or of other people's files, "
+    "which --workdir takes for sampling and evaluation.",
+    allow_abbrev=False,
+  )
+  parser.add_argument("dir", nargs="?", help="The workdir of a run.")
+  parser.add_argument("--out", required=True, help="The folder to make.")
+  parser.add_argument(
+    "--checkpoint",
+    type=int,
+    help="The training step of the run's checkpoint. Without it the newest "
+    "one is taken.",
+  )
+  parser.add_argument(
+    "--config",
+    help="The name or file of the config of the experiment that other people's "
+    "files come from. --config.group.field=value overrides a field.",
+  )
+  for name in other_files.NETWORKS:
+    parser.add_argument(
+      f"--{name}",
+      help=f"The file of the {name}: a TensorFlow 2 checkpoint such as "
+      "ebm.ckpt, a .pth of torch-mimicry, or a converted .npz.",
+    )
+  parser.add_argument(
+    "--license",
+    default=card.UNKNOWN,
+    help="The licence of the weights for the model card, such as apache-2.0.",
+  )
+  parser.set_defaults(run=_release, parser=parser)
 
 
 def _add_out_factor(group: argparse._MutuallyExclusiveGroup) -> None:
@@ -92,17 +140,48 @@ def _parse() -> argparse.Namespace:
   return args
 
 
+def _convert(
+  out: str, module: nn.Module, variables: convert.network.Variables
+) -> int:
+  """Writes a network that was read; returns the exit status."""
+  convert.save_npz(out, module, variables)
+  print(f"{out}: {module}")
+  return 0
+
+
+def _release(args: argparse.Namespace) -> int:
+  """Makes a release; returns the exit status."""
+  paths = {name: getattr(args, name) for name in other_files.NETWORKS}
+  paths = {name: path for name, path in paths.items() if path is not None}
+  of_run, of_files = args.dir is not None, bool(args.config or paths)
+  if of_run == of_files or (of_files and not (args.config and paths)):
+    args.parser.error(
+      "expected the workdir of a run, or --config and the files of its "
+      "networks, such as --hat=ebm.ckpt --generator=gen.ckpt"
+    )
+  if of_run:
+    path = release.from_run(args.dir, args.out, args.checkpoint, args.license)
+  else:
+    path = release.from_files(_config(args), args.out, paths, args.license)
+  print(f"{path}: a release, which --workdir takes for sampling and evaluation")
+  return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+  """Checks the golden samples of a release; returns the exit status."""
+  equal, line = release.check(args.dir)
+  print(line)
+  return 0 if equal else 1
+
+
 def main() -> int:
-  """Converts a file; returns the exit status."""
+  """Runs the command; returns the exit status."""
   args = _parse()
   try:
-    module, variables = args.read(args)
-    convert.save_npz(args.out, module, variables)
+    return args.run(args)
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  print(f"{args.out}: {module}")
-  return 0
 
 
 if __name__ == "__main__":

@@ -292,7 +292,10 @@ def test_what_may_change_when_a_run_is_resumed():
     ),
     *("sngan.discriminator_width", "sngan.discriminator_steps"),
   }
-  assert kinds[config_lib.OnResume.START] == {"generator.source"}
+  assert kinds[config_lib.OnResume.START] == {
+    "generator.source",
+    "train.start_from",
+  }
   recorded = kinds[config_lib.OnResume.RECORDED]
   assert {name.partition(".")[0] for name in recorded} == {
     *("train", "model", "langevin", "hat", "generator"),
