@@ -3,7 +3,8 @@
 Command:   python -m hatebm_jax.main --config=configs/cifar10_retrofit.py \
              --workdir=DIR --config.generator.source=runs/cifar10_autoencoder
 Source:    The decoder is a run of cifar10_autoencoder.py, or the reference's
-           gen.ckpt after `python -m hatebm_jax.convert tf2 gen.ckpt OUT.npz`.
+           gen.ckpt after `python -m hatebm_jax.convert tf2 gen.ckpt OUT.npz
+           --out_factor=2`.
 Data:      The train split of tfds `cifar10` has 50,000 images.
 Hardware:  One TPU v3-8 or v4-8 host, or one GPU of 24 GB.
 Published: FID 26.01 (cited), with 49,920 samples and 125 Langevin steps.

@@ -1,12 +1,13 @@
 """The flag --config of every command: a name, a path, or nothing.
 
 A name such as `digits` stands for a config that is installed with this package.
-A path stands for any Python file with a function `get_config()`. If the flag is
-left out, the config of the run in --workdir is used.
+A path stands for any Python file with a function `get_config()`, or for the
+folder of a run or a release. If the flag is left out, the config of the run in
+--workdir is used.
 
-absl needs a file to load in all three cases. Arguments are therefore rewritten
-before absl reads them. This module is itself the file in the third case: its
-`get_config` takes the workdir.
+absl needs a file to load in all cases. Arguments are therefore rewritten before
+absl reads them. For a run, this module is itself the file: its `get_config`
+takes the folder.
 """
 
 import difflib
@@ -21,6 +22,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from hatebm_jax import config as config_lib
 from hatebm_jax import configs, errors
 from hatebm_jax.run import files
 from hatebm_jax.run import workdir as workdir_lib
@@ -48,11 +50,17 @@ def _is_none(argument: Any) -> bool:
   return isinstance(argument, str) and argument.lower() == "none"
 
 
-def define(help_text: str) -> flags.FlagHolder:
+def define(
+  help_text: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
+  argv: list[str] | None = None,
+) -> flags.FlagHolder:
   """Defines the flag --config.
 
   Args:
     help_text: First sentence of the help, which says what the config is for.
+    flag_values: Set of flags that it is defined in.
+    argv: Arguments that will be parsed; None: those of the process.
   """
   config_flags.register_flag_parser_for_type(int, _IntegerOrNone())
   config_flags.register_flag_parser_for_type(float, _FloatOrNone())
@@ -60,10 +68,41 @@ def define(help_text: str) -> flags.FlagHolder:
     "config",
     None,
     f"{help_text} The value is the name of an installed config, such as "
-    "`digits`, or the path of a Python file. --config.group.field=value "
+    "`digits`, the path of a Python file, or a folder with a run or a release. "
+    "--config.group.field=value "
     "overrides a field.",
     lock_config=True,
+    flag_values=flag_values,
+    sys_argv=argv,
   )
+
+
+def load(given: Iterable[str]) -> ml_collections.ConfigDict:
+  """Returns the config that arguments describe, for commands without absl.
+
+  Args:
+    given: Arguments `--config=NAME` and `--config.group.field=value`.
+
+  Raises:
+    ConfigError: If there is no such config or field, an argument is another
+      one, or a value is not allowed.
+  """
+  argv = ["", *arguments(given)]
+  values = flags.FlagValues()
+  holder = define("This is the config.", values, argv)
+  try:
+    rest = values(argv)[1:]
+  except (flags.Error, AttributeError, KeyError) as error:
+    # str() of a KeyError would be quoted.
+    text = " ".join(f"{error.args[0]}".split())
+    raise errors.ConfigError(text) from error
+  if rest:
+    raise errors.ConfigError(
+      f"Unexpected arguments: {' '.join(rest)}. Leave them out; fields are set "
+      "with --config.group.field=value."
+    )
+  config_lib.check(holder.value)
+  return holder.value
 
 
 def run(main: Callable[[list[str]], int], default: str | None = None) -> None:
@@ -118,8 +157,9 @@ def find(config: str) -> str:
   """Returns the path of a config's file.
 
   Args:
-    config: Name of an installed config, or path of a file. A colon and an
-      argument of its `get_config` may follow the path.
+    config: Name of an installed config, path of a file, or path of a folder
+      that holds a run or a release. A colon and an argument of its `get_config`
+      may follow the path of a file.
 
   Raises:
     ConfigError: If there is no such config.
@@ -129,6 +169,8 @@ def find(config: str) -> str:
   path = os.path.expanduser(config)
   if os.path.isfile(path.partition(":")[0]):
     return path
+  if os.path.isfile(os.path.join(path, workdir_lib.CONFIG)):
+    return _of_folder(path)
   near = difflib.get_close_matches(pathlib.Path(config).stem, names(), 1)
   question = f" Did you mean {near[0]}?" if near else ""
   raise errors.ConfigError(
@@ -174,6 +216,11 @@ def _replacement(workdir: str | None, default: str | None) -> str:
       "used. Correct --workdir, or give the name of a config or the path of "
       f"its file: --config=NAME. The names are {', '.join(names())}."
     )
+  return _of_folder(workdir)
+
+
+def _of_folder(folder: str) -> str:
+  """Returns what --config is for the config of a run or a release."""
   # An error inside a config file would reach the user as a traceback.
-  get_config(workdir)
-  return f"{__file__}:{workdir}"
+  get_config(folder)
+  return f"{__file__}:{folder}"

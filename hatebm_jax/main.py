@@ -15,7 +15,13 @@ from etils import epath
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
-from hatebm_jax.run import checkpoint, device_errors, distributed, files
+from hatebm_jax.run import (
+  checkpoint,
+  device_errors,
+  distributed,
+  files,
+  weights,
+)
 
 _CONFIG = config_flag.define(
   "This is the config of the run. It may be left out if --workdir holds a run: "
@@ -24,7 +30,8 @@ _CONFIG = config_flag.define(
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "This directory holds the run: checkpoints, metrics and images.",
+  "This directory holds the run: checkpoints, metrics and images. "
+  "--mode=sample and --mode=evaluate also take the directory of a release.",
 )
 _OUT = flags.DEFINE_string(
   "out",
@@ -131,6 +138,7 @@ def _run(
 ) -> int:
   """Runs one mode; returns the exit status."""
   if mode == "train":
+    weights.refuse_training(path)
     restore.check_step(config, path)
     if evaluation.has_network(config):
       evaluation.check(config)

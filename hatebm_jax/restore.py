@@ -1,8 +1,8 @@
-"""Reads the checkpoints of a run, to resume it or to use it.
+"""Reads the checkpoints of a run, to resume it or to use it, or a release.
 
 A run is resumed from its whole state. Sampling and evaluation read only the
 weights that they use. They know neither the batch nor the bank, so that a run
-can be used on any number of devices.
+can be used on any number of devices, and a release like a run.
 """
 
 import functools
@@ -21,7 +21,14 @@ from hatebm_jax import config as config_lib
 from hatebm_jax import errors, networks, objectives, sharding
 from hatebm_jax.objectives.parts import learner
 from hatebm_jax.objectives.parts.objective import Objective
-from hatebm_jax.run import changes, checkpoint, files, signals, workdir
+from hatebm_jax.run import (
+  changes,
+  checkpoint,
+  files,
+  signals,
+  weights,
+  workdir,
+)
 
 
 class Restored(NamedTuple):
@@ -57,13 +64,15 @@ def restore(
   hat: networks.Hat | None = None,
   given: Collection[str] = (),
 ) -> Restored:
-  """Restores a checkpoint of a run, the newest unless the config names one.
+  """Restores a release, or a checkpoint of a run.
+
+  It is the newest checkpoint unless the config names one.
 
   Args:
     config: Config of the command. The groups `sample`, `evaluate`, `metrics`,
       `ood`, `chains` and `sharding` are taken from it, and the fields that
       `given` names. All other fields are those of the run.
-    path: Path of the workdir.
+    path: Path of the workdir, or of a release.
     generator: Generator of the user's own, if the run was trained with one.
     hat: Hat of the user's own, if the run was trained with one.
     given: Names of fields that the command line sets, such as `seed`.
@@ -73,22 +82,23 @@ def restore(
     ConfigError: If a field cannot be used, the run was trained with a generator
       of the user's own and none is given here, or `given` names a field that
       has no effect and differs from the run's.
+    ReleaseError: If a release is damaged, or lacks weights that are needed.
     WorkdirError: If the workdir holds no run or no such checkpoint.
   """
   path = files.as_path(path)
   use = functools.partial(workdir.run_config, path, config, given)
-  weights = config.sample.weights
+  kind = config.sample.weights
 
   def pick(model, state):
     encoder_variables = None
     if model.encoder:
-      encoder_variables = model.encoder_variables(state, weights)
-    return model.variables(state, weights), encoder_variables
+      encoder_variables = model.encoder_variables(state, kind)
+    return model.variables(state, kind), encoder_variables
 
   config_lib.check(use())
   if (line := workdir.ignored(given)) and jax.process_index() == 0:
     print(line, file=sys.stderr)
-  with checkpoint.Checkpoints(path, read_only=True) as saved:
+  with weights.opened(path) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     config = use(step)
     model, part = _read(config, saved, step, pick, generator, hat)
@@ -108,7 +118,7 @@ def restore_part(
 
   Args:
     config: Config of the run, with the command's fields for sampling.
-    path: Path of the workdir.
+    path: Path of the workdir, or of a release.
     pick: Function `(networks, state) -> part` that takes a state apart, without
       computing anything. Only the arrays of the part are read.
     generator: Generator of the user's own, if the run was trained with one.
@@ -120,15 +130,15 @@ def restore_part(
   """
   path = files.as_path(path)
   config_lib.check(config)
-  with checkpoint.Checkpoints(path, read_only=True) as saved:
+  with weights.opened(path) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     return *_read(config, saved, step, pick, generator, hat), step
 
 
 def _read(config, saved, step, pick, generator, hat):
   """Returns the networks of a run, and what is picked from a checkpoint."""
-  of_config = config.objective != "joint" or config.generator.source
-  if generator is None and not of_config:
+  source = config.generator.source or config.train.start_from
+  if generator is None and config.objective == "joint" and not source:
     raise errors.ConfigError(
       f"{saved.path.parent}: this run's hat sits on a generator that was given "
       "to train.train in Python. Give it to sample.restore too."
@@ -163,7 +173,9 @@ def _only(abstract: Any, pick: Callable[[Any], Any]) -> Any:
 
 
 def _pick_step(
-  saved: checkpoint.Checkpoints, wanted: int | None, path: epath.Path
+  saved: checkpoint.Checkpoints | weights.Release,
+  wanted: int | None,
+  path: epath.Path,
 ) -> int:
   """Returns the training step of the checkpoint to restore."""
   steps = saved.steps()

@@ -38,6 +38,7 @@ from hatebm_jax.run import (
   logs,
   profile,
   signals,
+  weights,
   workdir,
 )
 
@@ -98,12 +99,15 @@ def train(
   Raises:
     ConfigError: If a field of the config cannot be used.
     CheckpointError: If no checkpoint of a run is whole, or none can be written.
+    ReleaseError: If the workdir is a release, or one that the config names
+      cannot be used.
     TrainingError: If training has diverged and `config.train.on_divergence`
       does not mend it. The message names the last good checkpoint.
     WorkdirError: If the workdir is in use, or holds a run with another config.
   """
   path = files.as_path(path)
   config_lib.check(config)
+  weights.refuse_training(path)
   mesh = sharding.make_mesh()
   data.check_batch(config.train.batch_size, mesh.size)
   data.check_workdir(config.data.source, path)

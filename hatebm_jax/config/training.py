@@ -67,6 +67,14 @@ GROUPS = {
       "The averaged weights decay by this factor in each training step.",
       _RECORDED,
     ),
+    "start_from": Field(
+      "",
+      rules.TEXT,
+      "A new run starts from the weights in this folder, a release or the "
+      "workdir of a run, with new optimizer states. Empty means that it starts "
+      "from random weights.",
+      _START,
+    ),
     "log_every": Field(
       50, rules.STEPS, "Metrics are logged every so many training steps.", _FREE
     ),

@@ -20,9 +20,8 @@ from hatebm_jax.models.generator import Generator
 from hatebm_jax.models.hat import Hat
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-# `out_factor` of generators for 32, 64 and 128 pixels by their number of blocks
-# (see from_tf2).
-_OUT_FACTORS = {3: 2.0, 4: 1.0, 5: 2.0}
+# Numbers of blocks of the generators for 32, 64 and 128 pixels.
+_GENERATOR_BLOCKS = (3, 4, 5)
 _AUTOENCODER_BLOCKS = (4,)
 
 
@@ -34,10 +33,9 @@ def from_tf2(
   Args:
     path: Prefix of the checkpoint, such as `ebm.ckpt`, or one of its files.
     out_factor: Scale of a generator's or decoder's images, which are
-      `out_factor * tanh(...)`. The file does not tell it. In the published
-      experiments it is 2 for synthesis and retrofit, and 1 for refinement: give
-      it for their weights. None means 2, but 1 for a generator of 64 pixels, as
-      in the reference numbers of `tests/fixtures/parity`.
+      `out_factor * tanh(...)`. The file does not tell it, so a generator or a
+      decoder needs it. In the published experiments it is 2 for synthesis and
+      for the retrofit, and 1 for refinement. Other networks have none.
 
   Returns:
     The module and its variables, float32: a `Hat` or an autoencoder's `Encoder`
@@ -45,7 +43,8 @@ def from_tf2(
     `batch_stats`.
 
   Raises:
-    ConvertError: If the file is missing, incomplete, or of another network.
+    ConvertError: If the file is missing, incomplete, or of another network, or
+      if it holds a generator or a decoder and `out_factor` is None.
   """
   prefix = _prefix(path)
   variables = _open(prefix)
@@ -138,7 +137,7 @@ def _infer_hat(prefix, found):
 
 def _infer_generator(prefix, found, out_factor):
   blocks = network.blocks(
-    prefix, found, 2, "a generator (32, 64 or 128 pixels)", _OUT_FACTORS
+    prefix, found, 2, "a generator (32, 64 or 128 pixels)", _GENERATOR_BLOCKS
   )
   latent_size, dense_width = network.kernel_shape(
     prefix, found, "lin_1/kernel", 2
@@ -148,9 +147,7 @@ def _infer_generator(prefix, found, out_factor):
     base_width=network.base_width(prefix, "lin_1/kernel", dense_width),
     widths=_widths(prefix, found, blocks)[1],
     channels=network.kernel_shape(prefix, found, f"conv_{last}/kernel", 4)[-1],
-    out_factor=(
-      _OUT_FACTORS[len(blocks)] if out_factor is None else out_factor
-    ),
+    out_factor=_given(prefix, "generator", out_factor),
   )
   renames = _renames(blocks) | {
     "dense": "lin_1",
@@ -168,7 +165,7 @@ def _infer_decoder(prefix, found, out_factor):
   module = Decoder(
     widths=widths,
     channels=network.kernel_shape(prefix, found, "conv_5/kernel", 4)[-1],
-    out_factor=2.0 if out_factor is None else out_factor,
+    out_factor=_given(prefix, "decoder", out_factor),
   )
   renames = _renames(blocks) | {"norm": "bn_5", "conv": "conv_5"}
   return module, network.image_shape(1, channels), renames
@@ -183,6 +180,20 @@ def _infer_encoder(prefix, found):
   module = Encoder(widths=widths, latent_channels=kernel[-1])
   renames = _renames(blocks) | {"conv": "conv2latent"}
   return module, network.image_shape(1, channels), renames
+
+
+def _given(prefix: str, network_name: str, out_factor: float | None) -> float:
+  """Returns the `out_factor` of a network that needs one."""
+  if out_factor is None:
+    raise ConvertError(
+      f"{prefix} holds a {network_name}. Its images are out_factor * "
+      "tanh(...), and the file does not tell out_factor: expected it beside "
+      "the file, found none. The published experiments have 2 for synthesis "
+      "(CIFAR-10, CelebA, ImageNet) and for the retrofit (CIFAR-10), and 1 for "
+      "refinement (CIFAR-10, CelebA). Give --out_factor=2 or --out_factor=1, "
+      "or the experiment's config: --config=NAME."
+    )
+  return float(out_factor)
 
 
 def _widths(prefix, found, blocks: list[str]) -> tuple[int, tuple[int, ...]]:

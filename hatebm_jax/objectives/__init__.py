@@ -14,6 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from hatebm_jax import errors, networks
+from hatebm_jax.objectives.parts import start
 from hatebm_jax.objectives.parts.objective import Objective
 
 
@@ -30,6 +31,8 @@ def make(
   hat: networks.Hat | None = None,
 ) -> Objective:
   """Returns the objective that `config.objective` names.
+
+  If `config.train.start_from` names a folder, new runs start from its weights.
 
   Args:
     config: Config of the run.
@@ -58,4 +61,7 @@ def make(
         f"Leave the argument {name} out, or set another objective ('joint' "
         "takes a hat and a generator, 'synthesis' a hat)."
       )
-  return module.make(config, mesh, **given)
+  objective = module.make(config, mesh, **given)
+  if config.train.start_from:
+    return start.from_weights(config, objective)
+  return objective

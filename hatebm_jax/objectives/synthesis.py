@@ -98,17 +98,19 @@ def make(
   # The devices of the mesh matter to training alone.
   bank_lib.layout(config.generator.bank_size, config.train.batch_size, 1)
   model = make_networks(config, hat)
+  refill = _make_refill(config, mesh, model)
   return Objective(
-    init=_make_init(config, mesh, model),
+    init=_make_init(config, model, refill),
     step=_make_step(config, mesh, model),
     partition_specs=_make_partition_specs(config, mesh),
     networks=model,
     resume=_make_resume(config, mesh),
+    restart=refill,
   )
 
 
-def _make_init(config, mesh, model) -> Callable[[jax.Array], State]:
-  """Returns the initialisation of `make`."""
+def _make_refill(config, mesh, model) -> Callable[[jax.Array, State], State]:
+  """Returns `(rng, state) -> state`, which fills the bank with new images."""
 
   def fill_bank(generator, rngs, slots):
     return sharding.split(
@@ -121,25 +123,36 @@ def _make_init(config, mesh, model) -> Callable[[jax.Array], State]:
       replicated=(0,),
     )(generator, rngs)
 
-  def init(rng):
+  def refill(rng, state):
     partitions, slots = bank_lib.layout(
       config.generator.bank_size, config.train.batch_size, mesh.size
-    )
-    hat = hat_learning.init_hat(config, model, rng)
-    generator = model.generator.init(
-      rng_lib.stream(rng, "generator"), jnp.zeros((1, *model.latent_shape))
     )
     rngs = rng_lib.per_index(
       rng_lib.stream(rng, "bank"), jnp.arange(partitions)
     )
-    return State(
+    generator = generators.variables_of(state, "raw")
+    return state._replace(bank=fill_bank(generator, rngs, slots))
+
+  return refill
+
+
+def _make_init(config, model, refill) -> Callable[[jax.Array], State]:
+  """Returns the initialisation of `make`."""
+
+  def init(rng):
+    hat = hat_learning.init_hat(config, model, rng)
+    generator = model.generator.init(
+      rng_lib.stream(rng, "generator"), jnp.zeros((1, *model.latent_shape))
+    )
+    state = State(
       hat=hat,
       generator=learner.start(
         generator["params"], learner.make_optimizer(config.generator)
       ),
       generator_stats=generator["batch_stats"],
-      bank=fill_bank(generator, rngs, slots),
+      bank=None,
     )
+    return refill(rng, state)
 
   return init
 

@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from etils import epath
 
 from hatebm_jax.report import evaluated, page, samples, training
-from hatebm_jax.run import changes, divergence, files, workdir
+from hatebm_jax.run import changes, divergence, files, weights, workdir
 
 __all__ = ["make", "write"]
 
 
 def make(path: epath.PathLike) -> str:
-  """Returns the page about the run in a workdir.
+  """Returns the page about the run in a workdir, or about a release.
 
   Args:
-    path: Path of the workdir.
+    path: Path of the workdir, or of a release.
 
   Raises:
     FileError: If a file of the workdir is not JSON.
+    ReleaseError: If a release is damaged.
     WorkdirError: If the workdir holds no run, or one of its files is broken.
   """
   path = files.as_path(path)
@@ -42,11 +43,16 @@ def make(path: epath.PathLike) -> str:
     "Samples": samples.section(path),
     **evaluation,
   }
+  introduction = training.introduction(path, config, lines)
+  if weights.is_release(path):
+    (step,) = weights.opened(path).steps()
+    introduction = training.of_release(path, config, step)
+    sections |= {"Curves": "", "Samples": samples.of_release(path)}
   heading = f"{config['objective']} on {config['data']['source']}"
   return page.document(
     title=f"{heading}: {path.name}",
     heading=heading,
-    introduction=training.introduction(path, config, lines),
+    introduction=introduction,
     sections={name: body for name, body in sections.items() if body},
   )
 
@@ -55,7 +61,7 @@ def write(path: epath.PathLike) -> epath.Path:
   """Writes the page to report.html in the workdir.
 
   Args:
-    path: Path of the workdir.
+    path: Path of the workdir, or of a release.
 
   Returns:
     The path of the page.

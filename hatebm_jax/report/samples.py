@@ -20,6 +20,8 @@ _CAPTIONS = {
   "its right the same image after encoder and decoder.",
 }
 
+_GOLDEN = "Golden samples, which were drawn when the release was made."
+
 
 def section(path: epath.Path) -> str:
   """Shows the pictures of the newest training step that has samples.
@@ -54,6 +56,17 @@ def section(path: epath.Path) -> str:
     parts += [page.heading(title), *_settings(folder, name)]
     parts.append(page.grid(figures))
   return "\n".join(parts)
+
+
+def of_release(path: epath.Path) -> str:
+  """Shows the golden samples of a release, and those that were drawn since.
+
+  Args:
+    path: Path of the release.
+  """
+  picture = page.png(path / "samples.png", page.WIDTH)
+  golden = page.figure(picture, _GOLDEN, _GOLDEN) if picture else ""
+  return golden + section(path)
 
 
 def _settings(folder: epath.Path, name: sample_files.Name) -> Iterator[str]:

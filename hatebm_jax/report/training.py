@@ -35,6 +35,14 @@ def introduction(
   )
 
 
+def of_release(path: epath.Path, config: dict[str, Any], step: int) -> str:
+  """Says which release this is."""
+  return (
+    f"<p>Release <code>{page.text(path.name)}</code>: weights of training step "
+    f"{step:,}, without training state. Seed {config['seed']}.</p>"
+  )
+
+
 def settings(config: dict[str, Any]) -> str:
   """Shows the config, one group after the other."""
   show = lambda value: json.dumps(value, ensure_ascii=False)

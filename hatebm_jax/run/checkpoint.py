@@ -78,29 +78,6 @@ def _as_ours(doing: str, advice: str) -> Iterator[None]:
     raise CheckpointError(f"{doing}: {text}. {advice}") from error
 
 
-def restore_part(workdir: epath.PathLike, abstract: Any) -> Any:
-  """Reads a part of the newest whole checkpoint of another run.
-
-  Args:
-    workdir: Path of that run's workdir.
-    abstract: The part as nested dicts. They have the names of that run's state,
-      and leaves with shape and dtype.
-
-  Returns:
-    The part.
-
-  Raises:
-    CheckpointError: If there is no whole checkpoint, if the part has other
-      names or shapes, or if it cannot be read.
-  """
-  if not steps(workdir):
-    raise CheckpointError(
-      f"{workdir} holds no checkpoint: expected a trained run. Train it first."
-    )
-  with Checkpoints(workdir, read_only=True) as saved:
-    return saved.restore(saved.newest_whole(), abstract, is_part=True)
-
-
 def _shapes(tree: Any) -> dict[str, Any]:
   """Returns the shapes of arrays by name; `SKIPPED` for one that is skipped."""
   return {

@@ -73,7 +73,7 @@ def claim(
     if found and write:
       _remove_first_try(path, found)
   if write:
-    _write_config(path, config)
+    write_config(path, config)
 
 
 def resume(
@@ -97,10 +97,16 @@ def resume(
     if step and field.on_resume == OnResume.START:
       with current.unlocked():
         config_lib.put(current, name, config_lib.get(old, name))
-  _write_config(path, current)
+  write_config(path, current)
 
 
-def _write_config(path: epath.Path, config: ml_collections.ConfigDict) -> None:
+def write_config(path: epath.Path, config: ml_collections.ConfigDict) -> None:
+  """Writes a config into a folder.
+
+  Args:
+    path: Path of a workdir or of a release.
+    config: Config of the run.
+  """
   files.write_atomic(path / CONFIG, config.to_json(indent=2) + "\n")
 
 

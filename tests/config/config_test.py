@@ -48,6 +48,7 @@ ZERO = {
 BOOLEAN = {"sample.png", "sharding.split_optimizer"}
 # Where text may be any; elsewhere it is one of a few words, or no text at all.
 ANY_TEXT = {
+  "train.start_from",
   "data.source",
   "data.train_split",
   "data.test_split",
@@ -115,7 +116,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 86
+  assert len(names) == 87
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
@@ -292,7 +293,10 @@ def test_what_may_change_when_a_run_is_resumed():
     ),
     *("sngan.discriminator_width", "sngan.discriminator_steps"),
   }
-  assert kinds[config_lib.OnResume.START] == {"generator.source"}
+  assert kinds[config_lib.OnResume.START] == {
+    "generator.source",
+    "train.start_from",
+  }
   recorded = kinds[config_lib.OnResume.RECORDED]
   assert {name.partition(".")[0] for name in recorded} == {
     *("train", "model", "langevin", "hat", "generator"),

@@ -70,13 +70,14 @@ def test_architecture_of_hats(name, widths, num_downs):
 @pytest.mark.parametrize(
   ("name", "base_width", "widths", "out_factor"),
   [
-    ("sngan32", 16, (16, 16, 16), 2),
-    ("sngan64", 64, (32, 16, 8, 4), 1),
-    ("sngan128", 64, (64, 32, 16, 8, 4), 2),
+    ("sngan32", 16, (16, 16, 16), 2.0),
+    ("sngan64", 64, (32, 16, 8, 4), 1.0),
+    ("sngan128", 64, (64, 32, 16, 8, 4), 2.0),
   ],
 )
 def test_architecture_of_generators(name, base_width, widths, out_factor):
-  module, variables = convert.from_tf2(FIXTURES / name / "gen.ckpt")
+  path = FIXTURES / name / "gen.ckpt"
+  module, variables = convert.from_tf2(path, out_factor=out_factor)
   assert (module.base_width, module.widths) == (base_width, widths)
   assert module.channels == 3
   assert module.out_factor == out_factor
@@ -84,7 +85,8 @@ def test_architecture_of_generators(name, base_width, widths, out_factor):
 
 
 def test_architecture_of_the_autoencoder():
-  decoder, variables = convert.from_tf2(FIXTURES / "decoder32" / "gen.ckpt")
+  path = FIXTURES / "decoder32" / "gen.ckpt"
+  decoder, variables = convert.from_tf2(path, out_factor=2.0)
   assert decoder == Decoder(widths=(16,) * 4, out_factor=2.0)
   assert sorted(variables) == ["batch_stats", "params"]
   encoder, variables = convert.from_tf2(FIXTURES / "decoder32" / "inf.ckpt")
@@ -109,11 +111,17 @@ def test_other_width_and_channels(tmp_path):
   assert energy.shape == (2,)
 
 
-@pytest.mark.parametrize("name", ["sngan32", "decoder32"])
-def test_out_factor_can_be_stated(name):
+@pytest.mark.parametrize("name", ["sngan32", "sngan64", "decoder32"])
+def test_out_factor_is_never_guessed(name):
   path = FIXTURES / name / "gen.ckpt"
-  module, _ = convert.from_tf2(path, out_factor=1.0)
-  assert module.out_factor == 1.0
+  for out_factor in (1.0, 2.0):
+    module, _ = convert.from_tf2(path, out_factor=out_factor)
+    assert module.out_factor == out_factor
+  with pytest.raises(
+    convert.ConvertError,
+    match=r"2 for synthesis \(CIFAR-10, CelebA, .*1 for refinement \(CIFAR-10",
+  ):
+    convert.from_tf2(path)
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
@@ -217,7 +225,7 @@ def test_missing_variable(tmp_path, name, missing, message):
     if not key.startswith(missing)
   }
   with pytest.raises(convert.ConvertError, match=message):
-    convert.from_tf2(write(tmp_path / "ebm.ckpt", variables))
+    convert.from_tf2(write(tmp_path / "ebm.ckpt", variables), out_factor=2.0)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +241,7 @@ def test_wrong_variable(tmp_path, name, changed, message):
   changed = {key: value.astype(np.float32) for key, value in changed.items()}
   variables = read(f"sngan32/{name}.ckpt") | changed
   with pytest.raises(convert.ConvertError, match=message):
-    convert.from_tf2(write(tmp_path / "ebm.ckpt", variables))
+    convert.from_tf2(write(tmp_path / "ebm.ckpt", variables), out_factor=2.0)
 
 
 def test_wrong_type(tmp_path):
@@ -260,6 +268,38 @@ def test_command(tmp_path):
   expected_module, expected = convert.from_tf2(source, out_factor=1.0)
   assert module == expected_module
   jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+
+@pytest.mark.parametrize(
+  ("flags", "out_factor"),
+  [
+    (["--config=configs/celeba64.py"], 2.0),
+    (["--config=celeba64_refine"], 1.0),
+    (["--config=celeba64", "--config.generator.out_factor=1.5"], 1.5),
+  ],
+)
+def test_command_takes_out_factor_of_a_config(tmp_path, flags, out_factor):
+  source, out = FIXTURES / "sngan64" / "gen.ckpt", tmp_path / "gen.npz"
+  result = run_command("tf2", source, out, *flags)
+  assert (result.returncode, result.stderr) == (0, "")
+  assert convert.load_npz(out)[0].out_factor == out_factor
+
+
+@pytest.mark.parametrize(
+  ("flags", "status", "message"),
+  [
+    ([], 1, "Give --out_factor=2 or --out_factor=1, or the experiment's"),
+    (["--config=celeba65"], 1, "Did you mean celeba64?"),
+    (["--out_factor=2", "--config=celeba64"], 2, "not allowed with"),
+    (["--config.generator.out_factor=1"], 2, "unexpected arguments: --config."),
+    (["--config=celeba64", "--factor=1"], 2, "unexpected arguments: --factor"),
+  ],
+)
+def test_command_without_a_clear_out_factor(tmp_path, flags, status, message):
+  source, out = FIXTURES / "sngan64" / "gen.ckpt", tmp_path / "gen.npz"
+  result = run_command("tf2", source, out, *flags)
+  assert result.returncode == status and message in result.stderr
+  assert not out.exists()
 
 
 def test_command_reports_a_bad_file_in_one_line(tmp_path):

@@ -35,7 +35,7 @@ from hatebm_jax.convert import tf_file, torch_file, torch_pickle
 from hatebm_jax.metrics import moments
 from hatebm_jax.models.hat import Hat
 from hatebm_jax.run import changes as changes_lib
-from hatebm_jax.run import checkpoint, divergence, logs, npz, workdir
+from hatebm_jax.run import checkpoint, divergence, logs, npz, weights, workdir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 MAX_MEMORY, MAX_SECONDS = 200e6, 30
@@ -544,6 +544,41 @@ def test_tf_blocks(tmp_path, count, is_block_of_blocks):
   fuzz(count, CHANGES, read, check)
 
 
+# The weights of a release.
+
+WEIGHTS = {
+  "hat/params/kernel": RNG.normal(size=(3, 4)),
+  "hat/params/bias": np.float32([1, 2]),
+}
+
+
+def read_release(folder):
+  release = weights.opened(folder)
+  step = release.newest_whole()
+  abstract = {
+    name: jax.ShapeDtypeStruct(np.shape(x), x.dtype)
+    for name, x in WEIGHTS.items()
+  }
+  return release.restore(step, abstract)
+
+
+def check_release(_, result):
+  for name, expected in WEIGHTS.items():
+    np.testing.assert_array_equal(result[name], expected)
+
+
+@counts(60, 3_000)
+def test_release_bytes(tmp_path, count):
+  weights.save(tmp_path, 3, WEIGHTS)
+  content = (tmp_path / weights.FILE).read_bytes()
+
+  def read(changes):
+    (tmp_path / weights.FILE).write_bytes(changed(content, changes))
+    return read_release(tmp_path)
+
+  assert fuzz(count, CHANGES, read, check_release)["refused"]
+
+
 # JSON of workdirs.
 
 JSON = st.recursive(
@@ -639,6 +674,22 @@ CHANGED = [
   {"step": 2, "field": "hat.max_grad_norm", "from": None, "to": 50.0},
   {"step": 4, "field": "langevin.num_steps", "from": 3, "to": 5},
 ]
+
+
+@counts(60, 3_000)
+def test_release_headers(tmp_path, count):
+  weights.save(tmp_path, 3, WEIGHTS)
+  content = (tmp_path / weights.FILE).read_bytes()
+  end = 8 + int.from_bytes(content[:8], "little")
+  header = json.loads(content[8:end])
+
+  def read(edits):
+    text = json.dumps(edited(header, edits)).encode()
+    start = len(text).to_bytes(8, "little")
+    (tmp_path / weights.FILE).write_bytes(start + text + content[end:])
+    return read_release(tmp_path)
+
+  assert fuzz(count, EDITS, read, check_release)["refused"]
 
 
 def write_run(path, drawn, files):
@@ -755,7 +806,7 @@ def read_checkpoint(path):
     state = saved.restore(step, abstract)
     unwritten = saved.note(step)
   logs.RunLog(path, 1, active=False, unwritten=unwritten)
-  part = checkpoint.restore_part(path, {"hat": abstract["hat"]})
+  part = weights.restore_part(path, {"hat": abstract["hat"]})
   return state, part
 
 

@@ -12,7 +12,7 @@ import ml_collections
 from hatebm_jax import convert, errors, models, networks
 from hatebm_jax.convert import network
 from hatebm_jax.objectives.parts import learner
-from hatebm_jax.run import checkpoint, workdir
+from hatebm_jax.run import weights, workdir
 
 _WITH_GENERATOR = ("autoencoder", "sngan", "synthesis")
 # Linen's nesting, and how a network is computed, do not concern the weights.
@@ -113,6 +113,7 @@ def load(
 
   Raises:
     CheckpointError: If the named run has no checkpoint that fits.
+    ReleaseError: If the named release does not fit.
     ConfigError: If nothing is named, or another generator.
     ConvertError: If the named file does not fit.
     WorkdirError: If the named folder holds no run.
@@ -127,22 +128,22 @@ def load(
   found = "there is nothing there" if source else "it is empty"
   raise errors.ConfigError(
     f"config.generator.source={source!r}: {found}. Expected the workdir of an "
-    "autoencoder or SN-GAN run, or an .npz that python -m hatebm_jax.convert "
-    "wrote. Make one first (the docstring of the config says how), then give "
-    "--config.generator.source=PATH."
+    "autoencoder or SN-GAN run, a release of one, or an .npz that python -m "
+    "hatebm_jax.convert wrote. Make one first (the docstring of the config "
+    "says how), then give --config.generator.source=PATH."
   )
 
 
 def _from_run(path, module, expected):
-  """Reads the newest checkpoint of a run of ours."""
+  """Reads a release, or the newest checkpoint of a run of ours."""
   run = workdir.read_config(path)
   if run.objective not in _WITH_GENERATOR:
     raise errors.ConfigError(
       f"config.generator.source={str(path)!r} is a run of {run.objective!r}, "
       f"expected one that learns a generator: {', '.join(_WITH_GENERATOR)}."
     )
-  _check_same(path, module, make(run)[0])
-  part = checkpoint.restore_part(
+  check_same(_source(path), module, make(run)[0])
+  part = weights.restore_part(
     path,
     {
       "generator": {"params": expected["params"]},
@@ -158,14 +159,28 @@ def _from_run(path, module, expected):
 def _from_npz(path, module, expected):
   """Reads a converted file."""
   found, variables = convert.load_npz(path)
-  _check_same(path, module, found)
+  check_same(_source(path), module, found)
   shapes = lambda tree: {k: v.shape for k, v in network.flatten(tree).items()}
   network.check_shapes(path, shapes(expected), shapes(variables))
   return jax.device_get(variables)
 
 
-def _check_same(path: pathlib.Path, module: nn.Module, found: nn.Module):
-  """Raises unless two modules are the same network."""
+def _source(path: pathlib.Path) -> str:
+  """Returns the start of a message about `config.generator.source`."""
+  return f"config.generator.source={str(path)!r}"
+
+
+def check_same(what: str, module: nn.Module, found: nn.Module) -> None:
+  """Checks that two generators are the same network.
+
+  Args:
+    what: Start of the message: which field or file names the second one.
+    module: Generator of the config, from `make`.
+    found: Generator that the field or file describes.
+
+  Raises:
+    ConfigError: If they differ.
+  """
 
   def attributes(module):
     fields = {
@@ -179,7 +194,7 @@ def _check_same(path: pathlib.Path, module: nn.Module, found: nn.Module):
   different = [k for k, v in expected.items() if found.get(k) != v]
   if different:
     raise errors.ConfigError(
-      f"config.generator.source={str(path)!r} does not fit: expected "
+      f"{what} does not fit: expected "
       + ", ".join(f"{k} {expected[k]}" for k in different)
       + "; found "
       + ", ".join(f"{k} {found.get(k)}" for k in different)

@@ -26,6 +26,12 @@ def resume_as_stored(
   return read(abstract)
 
 
+def restart_as_is(rng: jax.Array, state: Any) -> Any:
+  """Returns a state in which nothing depends on the weights."""
+  del rng
+  return state
+
+
 class Objective(NamedTuple):
   """Pure functions over a state; the caller compiles them.
 
@@ -47,6 +53,8 @@ class Objective(NamedTuple):
       `init` makes it on these devices. `shapes` has the shape of each stored
       array by name. An objective needs its own function if the shapes in its
       state depend on the number of devices.
+    restart: Function `(rng, state) -> state`, called if a new run starts from
+      trained weights. It makes anew what `init` has made of the weights.
     batches_per_step: Number of batches of data that a training step takes.
     test_loss: Function `(state, images, rng) -> losses [batch]` of uint8 images
       of the test split; None: the objective has none.
@@ -59,5 +67,6 @@ class Objective(NamedTuple):
   frozen: tuple[Any, ...] = ()
   load_frozen: Callable[[], tuple[Any, ...]] = nothing_frozen
   resume: Callable[..., Any] = resume_as_stored
+  restart: Callable[[jax.Array, Any], Any] = restart_as_is
   batches_per_step: int = 1
   test_loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
