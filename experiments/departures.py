@@ -25,6 +25,7 @@ _NO_EFFECT = {
   "train.checkpoint_every",
   "train.checkpoint_minutes",
   "train.keep_checkpoints",
+  "train.keep_every",
   "train.test_every",
   "train.on_divergence",  # The number of rollbacks is compared.
   "train.max_rollbacks",

@@ -28,6 +28,7 @@ __all__ = [
   "Restored",
   "batches",
   "compile_chains",
+  "digest",
   "draw",
   "draw_paths",
   "pictures",
@@ -227,7 +228,7 @@ def _place(
 ) -> tuple[sample_files.Place, dict[str, Any]]:
   """Returns the file of a set of images, and the record of what draws them."""
   record = settings(restored) | {
-    "weights_sha256": _digest(restored.variables),
+    "weights_sha256": digest(restored.variables),
     "repeat": repeat,
   }
   folder = files.as_path(path) / sample_files.FOLDER
@@ -236,7 +237,7 @@ def _place(
   return found, record
 
 
-def _digest(variables: Any) -> str:
+def digest(variables: Any) -> str:
   """Returns a SHA-256 of variables, their names and their values."""
   digest = hashlib.sha256()
   for keys, value in jax.tree.leaves_with_path(variables):

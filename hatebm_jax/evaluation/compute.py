@@ -1,7 +1,7 @@
 """Measures a trained run, or given images, without writing anything."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -133,30 +133,10 @@ class _Found:
   def images(self) -> None:
     """Draws images and measures them against reference images."""
     config = self._restored.config
-    space = image_quality.choose_space(config)
-    self.reference = image_quality.load_reference(config, space)
-
-    def reference_of(repeat):
-      if not repeat or not preset.is_paper(config):
-        return self.reference
-      return image_quality.other_reference(config, self.reference, repeat)
-
-    found = image_quality.measure_repeats(config, self._draw, reference_of)
-    record = protocol.of_run(self._restored)
-    self.figures |= _with_protocol(
-      found, record, config.sample.num_images, config.metrics.repeats
-    )
-
-  def _draw(self, repeat: int) -> Iterator[dict[str, np.ndarray]]:
-    """Draws one of the repeats, in batches by the name of their set."""
-    batches = sample.batches(self._restored, repeat)
-    if self._drawn and repeat == 0:
-      batches = [self._drawn]
-    for batch in batches:
-      # A run without a hat has no other images than the generator's.
-      has_hat = self._restored.networks.hat is not None
-      hat = {"hat": batch.samples} if has_hat else {}
-      yield hat | {"generator": batch.generated}
+    self.reference = image_quality.load_reference(config)
+    found = measure_images(self._restored, self.reference, self._drawn)
+    found["sets"] |= image_quality.held_out(config, self.reference)
+    self.figures |= found
 
   def ood(self) -> None:
     """Tells out-of-distribution images from those of the run's data."""
@@ -172,6 +152,41 @@ class _Found:
       self._restored, images, distance
     )
     self.pictures |= pictures
+
+
+def measure_images(
+  restored: sample.Restored,
+  reference: image_quality.Reference,
+  drawn: sample.Drawn | None = None,
+) -> dict[str, Any]:
+  """Draws the images of a run and measures them.
+
+  Args:
+    restored: Run with the fields that its protocol sets.
+    reference: Reference of the first repeat.
+    drawn: Images of the first repeat; None draws them here.
+
+  Returns:
+    `protocol` and `sets` of evaluation.json, without the held-out images.
+  """
+  config = restored.config
+  # A run without a hat has no other images than the generator's.
+  has_hat = restored.networks.hat is not None
+
+  def draw(repeat):
+    given = drawn if repeat == 0 else None
+    for batch in [given] if given else sample.batches(restored, repeat):
+      hat = {"hat": batch.samples} if has_hat else {}
+      yield hat | {"generator": batch.generated}
+
+  def reference_of(repeat):
+    if not repeat or not preset.is_paper(config):
+      return reference
+    return image_quality.other_reference(config, reference, repeat)
+
+  found = image_quality.measure_repeats(config, draw, reference_of)
+  counts = config.sample.num_images, config.metrics.repeats
+  return _with_protocol(found, protocol.of_run(restored), *counts)
 
 
 def evaluate_file(config: ml_collections.ConfigDict) -> Result:

@@ -237,7 +237,7 @@ def measure_sets(
     for name, repeats in sets.items()
   }
   if next(iter(sets.values()))[0].shape[1:] == image_shape(config.data):
-    measured |= _held_out(config, reference)
+    measured |= held_out(config, reference)
   return {"protocol": reference.protocol, "sets": measured}
 
 
@@ -255,7 +255,7 @@ def measure_repeats(
     reference_of: Function that returns the reference of a repeat.
 
   Returns:
-    A dictionary as that of `measure_sets`.
+    A dictionary as that of `measure_sets`, without the held-out images.
   """
   num_images, rows = config.sample.num_images, []
   for repeat in range(config.metrics.repeats):
@@ -264,9 +264,7 @@ def measure_repeats(
   measured = {
     name: _entry([row[name] for row in rows], num_images) for name in rows[0]
   }
-  first = reference_of(0)
-  measured |= _held_out(config, first)
-  return {"protocol": first.protocol, "sets": measured}
+  return {"protocol": reference_of(0).protocol, "sets": measured}
 
 
 def measure_batches(
@@ -326,10 +324,19 @@ def _figures(
   return result
 
 
-def _held_out(
+def held_out(
   config: ml_collections.ConfigDict, reference: Reference
 ) -> dict[str, dict[str, Any]]:
-  """Returns the entry of the test split; nothing if there is none."""
+  """Returns the entry `held_out` of evaluation.json.
+
+  Args:
+    config: Config whose group `data` is used.
+    reference: Reference to compare with.
+
+  Returns:
+    The figures of at most 10,000 images of the test split; nothing if there is
+    no such split.
+  """
   try:
     source = data.open_split(config.data, "test")
     order = np.random.default_rng(0).permutation(source.num_images)
