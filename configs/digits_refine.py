@@ -17,6 +17,7 @@ def get_config():
   config.unlock()
   digits.use_digits(config)
   config.train.num_steps = 700
+  config.generator.norm_epsilon = 1e-5  # configs/digits_sngan.py has it.
   config.langevin.num_steps = 20
   config.langevin.step_size_y = 2e-3
   config.langevin.temperature = 1e-6

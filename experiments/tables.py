@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments import published
+from experiments import departures, published
 from hatebm_jax import errors, metrics
-from hatebm_jax.run import workdir
+from hatebm_jax.run import changes, divergence, workdir
 
 
 class Run(NamedTuple):
@@ -26,14 +26,16 @@ class Run(NamedTuple):
   Attributes:
     label: Label that the command line gave the run.
     path: Path of the workdir.
-    config: Config that the run was started with.
+    config: Config that the evaluated weights were trained with.
     evaluation: Content of evaluation.json.
+    num_rollbacks: Number of times that the run has gone back.
   """
 
   label: str
   path: pathlib.Path
   config: ml_collections.ConfigDict
   evaluation: dict[str, Any]
+  num_rollbacks: int
 
   @property
   def protocol(self) -> dict[str, Any]:
@@ -94,10 +96,18 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
         f"{argument!r}: expected one run for each label, but {label} already "
         f"stands for {runs[label].path}. Give one of them another label."
       )
-    path = pathlib.Path(path)
-    config = workdir.read_config(path)
-    runs[label] = Run(label, path, config, _read_evaluation(path))
+    runs[label] = _read_run(label, pathlib.Path(path))
   return list(runs.values())
+
+
+def _read_run(label: str, path: pathlib.Path) -> Run:
+  """Reads a run that was evaluated, with the config of its checkpoint."""
+  config, evaluation = workdir.read_config(path), _read_evaluation(path)
+  # A resumed run may have other values since.
+  step = evaluation["protocol"]["checkpoint_step"]
+  changes.undo(config, changes.read(path), step)
+  rollbacks = divergence.rollbacks(path)
+  return Run(label, path, config, evaluation, len(rollbacks))
 
 
 def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
@@ -112,6 +122,12 @@ def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     raise workdir.WorkdirError(
       f"{path / workdir.EVALUATION} does not give its protocol, because an "
       f"older version wrote it. Evaluate the run again with: {command}"
+    )
+  if evaluation["protocol"]["langevin"] is None:
+    raise workdir.WorkdirError(
+      f"{path / workdir.EVALUATION}: expected figures of samples that the "
+      "run's chains drew, found none. Evaluate a run that has a hat with: "
+      f"{command}"
     )
   return evaluation
 
@@ -247,13 +263,17 @@ def _note(run: Run, column: published.Column | None) -> str:
     text += f"{held_out:,} held-out images: {_distance(run, 'held_out')}. "
   if column is None:
     return f"{text}Not an experiment of the paper: nothing to compare with."
-  departures = _departures(run, column)
-  if not departures:
-    return f"{text}As the paper's protocol asks, as far as it is known."
-  return (
-    f"{text}**Not comparable with the cited figures**: the paper's protocol "
-    f"asks for {departures}."
-  )
+  source = run.config.generator.source
+  text += departures.unknown_generator(source, column)
+  found = _departures(run, column)
+  if found:
+    text += (
+      "**Not comparable with the cited figures**: the paper's protocol asks "
+      f"for {found}."
+    )
+  else:
+    text += "As the paper's protocol asks, as far as it is known."
+  return f"{text} {column.note}".rstrip()
 
 
 def describe(run: Run) -> str:
@@ -275,41 +295,19 @@ def describe(run: Run) -> str:
   return "; ".join(parts)
 
 
+def paper_config(column: published.Column) -> ml_collections.ConfigDict:
+  """Returns the published config of a column."""
+  module = importlib.import_module(f"hatebm_jax.configs.{column.config}")
+  return module.get_config()
+
+
 def _departures(run: Run, column: published.Column) -> str:
   """Returns where a run departs from the paper's protocol; '' if nowhere."""
-  paper = importlib.import_module(
-    f"hatebm_jax.configs.{column.config}"
-  ).get_config()
-  protocol, chain = run.protocol, run.protocol["langevin"]
-  pairs = {
-    "images": (published.NUM_IMAGES, protocol["num_images"]),
-    "reference images": (published.NUM_IMAGES, protocol["num_reference"]),
-    "measure": ("FID", protocol["network"]),
-    "data": (paper.data.source, protocol["data"]),
-    "split": ("train", protocol["split"]),
-    "weights": ("raw", protocol["weights"]),
-    "training steps": (paper.train.num_steps, protocol["checkpoint_step"]),
-    "batch size": (paper.train.batch_size, run.config.train.batch_size),
-    "width": (paper.model.width, run.config.model.width),
-    "Langevin steps of training": (
-      paper.langevin.num_steps,
-      run.config.langevin.num_steps,
-    ),
-    "Langevin steps of samples": (
-      paper.evaluate.num_steps,
-      chain["num_steps"],
-    ),
-    "temperature": (paper.langevin.temperature, chain["temperature"]),
-  }
-  return ", ".join(
-    f"{what} {_text(asked)} (found {_text(found)})"
-    for what, (asked, found) in pairs.items()
-    if asked != found
+  paper, protocol = paper_config(column), run.protocol
+  return departures.text(
+    departures.of_figures(protocol, paper, column)
+    | departures.of_generator(run.config.generator.source, column)
+    | departures.of_training(run.config, paper)
+    | departures.of_chains(protocol, paper)
+    | departures.of_history(protocol, run.num_rollbacks)
   )
-
-
-def _text(value: Any) -> str:
-  """Returns a setting as text, such as 49,920, 0.001 or none."""
-  if value is None:
-    return "none"
-  return f"{value:,}" if isinstance(value, int) else str(value)

@@ -46,6 +46,15 @@ class _FloatOrNone(flags.FloatParser):
     return None if _is_none(argument) else super().convert(argument)
 
 
+class _IntegerOrText(flags.ArgumentParser):
+  """Reads an integer, `None` or a word, for a field that may be any of them."""
+
+  def parse(self, argument):
+    if not isinstance(argument, str) or _is_none(argument):
+      return None if _is_none(argument) else argument
+    return int(argument) if argument.isdecimal() else argument
+
+
 def _is_none(argument: Any) -> bool:
   return isinstance(argument, str) and argument.lower() == "none"
 
@@ -64,6 +73,7 @@ def define(
   """
   config_flags.register_flag_parser_for_type(int, _IntegerOrNone())
   config_flags.register_flag_parser_for_type(float, _FloatOrNone())
+  config_flags.register_flag_parser_for_type(object, _IntegerOrText())
   return config_flags.DEFINE_config_file(
     "config",
     None,

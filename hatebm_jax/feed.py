@@ -24,8 +24,15 @@ def check_dispatch(group: ml_collections.ConfigDict) -> None:
     group: The group `config.train`.
 
   Raises:
-    ConfigError: If one of them falls due inside a dispatch.
+    ConfigError: If one of them falls due inside a dispatch, or a checkpoint
+      that is to be kept is not saved.
   """
+  if group.keep_every % group.checkpoint_every:
+    raise errors.ConfigError(
+      f"config.train.keep_every={group.keep_every}: expected a multiple of "
+      f"config.train.checkpoint_every={group.checkpoint_every}, because only "
+      "checkpoints that are saved can be kept. Change one of them."
+    )
   size = group.steps_per_dispatch
   for field in ("log_every", "image_every", "checkpoint_every", "test_every"):
     if group[field] % size:

@@ -7,6 +7,7 @@ The installed command `hatebm` does the same.
 
 import signal
 import sys
+from collections.abc import Collection
 
 import jax
 import ml_collections
@@ -152,6 +153,9 @@ def _run(
     return 0
   # Training has taken up every field that the command line sets.
   given = () if mode == "train" else config_flag.given(flags.FLAGS["config"])
+  if mode == "evaluate" and config.sample.checkpoint == "all":
+    _evaluate_checkpoints(config, path, out, given)
+    return 0
   restored = sample.restore(config, path, given=given)
   if mode == "evaluate":
     _evaluate(restored, None, out)
@@ -163,6 +167,19 @@ def _run(
   if mode == "train" and evaluation.has_network(restored.config):
     _evaluate(restored, drawn, out)
   return 0
+
+
+def _evaluate_checkpoints(
+  config: ml_collections.ConfigDict,
+  path: epath.Path,
+  out: epath.Path,
+  given: Collection[str],
+) -> None:
+  """Measures all checkpoints of a run; points that are there are kept."""
+  note = lambda curve: evaluation.save_curve(curve, out)
+  known = evaluation.read_curve(out)
+  curve = evaluation.measure_checkpoints(config, path, known, note, given)
+  evaluation.write_curve(curve, out)
 
 
 def _evaluate(

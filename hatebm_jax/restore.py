@@ -188,8 +188,9 @@ def _pick_step(
     return saved.newest_whole()
   if wanted not in steps:
     raise workdir.WorkdirError(
-      f"config.sample.checkpoint={wanted}: expected a training step that "
-      f"{saved.path} holds, one of {', '.join(map(str, steps))}."
+      f"config.sample.checkpoint={wanted!r}: expected a training step that "
+      f"{saved.path} holds, one of {', '.join(map(str, steps))}. 'all' goes "
+      "with --mode=evaluate."
     )
   saved.check(wanted)
   return wanted
@@ -213,12 +214,16 @@ def check_step(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   if done < group.num_steps:
     multiples = range(0, group.num_steps + 1, group.checkpoint_every)
     due = {*multiples[-keep:], group.num_steps}
-    steps = sorted({*steps, *(step for step in due if step > done)})[-keep:]
+    steps = sorted({*steps, *(step for step in due if step > done)})
+    every = group.keep_every
+    periodic = range(every, group.num_steps + 1, every) if every else ()
+    old = {step for step in periodic if step > done or step in steps}
+    steps = {*steps[-keep:], *old}
   if wanted not in steps:
     raise errors.ConfigError(
-      f"config.sample.checkpoint={wanted}: expected a checkpoint that is there "
-      f"after training, one of {', '.join(map(str, sorted(steps)))}. Correct "
-      "it, or leave it out for the newest one."
+      f"config.sample.checkpoint={wanted!r}: expected a checkpoint that is "
+      f"there after training, one of {', '.join(map(str, sorted(steps)))}. "
+      "Correct it, or leave it out for the newest one."
     )
 
 

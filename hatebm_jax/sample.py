@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,9 @@ from hatebm_jax.run import files, npz, sample_files
 __all__ = [
   "Drawn",
   "Restored",
+  "batches",
   "compile_chains",
+  "digest",
   "draw",
   "draw_paths",
   "pictures",
@@ -98,8 +100,8 @@ def _round_up(number: int, multiple: int) -> int:
   return -(-number // multiple) * multiple
 
 
-def draw(restored: Restored, repeat: int = 0) -> Drawn:
-  """Draws `config.sample.num_images` images.
+def batches(restored: Restored, repeat: int = 0) -> Iterator[Drawn]:
+  """Draws `config.sample.num_images` images and yields them batch by batch.
 
   Image i of a repeat depends only on the seed, the repeat and i. The chains run
   in batches of `config.sample.batch_size`, rounded up to a multiple of the
@@ -113,15 +115,26 @@ def draw(restored: Restored, repeat: int = 0) -> Drawn:
   first = repeat * num_images
   batch_size = _round_up(restored.config.sample.batch_size, restored.mesh.size)
   chains = compile_chains(restored)
-  drawn = []
   starts = range(0, num_images, batch_size)
   for start in tqdm.tqdm(
     starts, "sampling", unit="batch", disable=jax.process_index() > 0
   ):
     batch = sharding.fetch(chains(first + start + np.arange(batch_size)))
-    drawn.append([pixels.to_uint8(part) for part in batch])
+    parts = (pixels.to_uint8(part)[: num_images - start] for part in batch)
+    yield Drawn(*parts, repeat)
+
+
+def draw(restored: Restored, repeat: int = 0) -> Drawn:
+  """Draws `config.sample.num_images` images; see `batches`.
+
+  Args:
+    restored: Restored run.
+    repeat: Number of the set of images, from 0; sets are disjoint.
+  """
+  drawn = list(batches(restored, repeat))
   return Drawn(
-    *(np.concatenate(parts)[:num_images] for parts in zip(*drawn, strict=True)),
+    np.concatenate([batch.generated for batch in drawn]),
+    np.concatenate([batch.samples for batch in drawn]),
     repeat,
   )
 
@@ -215,7 +228,7 @@ def _place(
 ) -> tuple[sample_files.Place, dict[str, Any]]:
   """Returns the file of a set of images, and the record of what draws them."""
   record = settings(restored) | {
-    "weights_sha256": _digest(restored.variables),
+    "weights_sha256": digest(restored.variables),
     "repeat": repeat,
   }
   folder = files.as_path(path) / sample_files.FOLDER
@@ -224,7 +237,7 @@ def _place(
   return found, record
 
 
-def _digest(variables: Any) -> str:
+def digest(variables: Any) -> str:
   """Returns a SHA-256 of variables, their names and their values."""
   digest = hashlib.sha256()
   for keys, value in jax.tree.leaves_with_path(variables):

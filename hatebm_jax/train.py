@@ -122,7 +122,8 @@ def train(
     workdir.claim(path, config, jax.process_index() == 0)
     if not jax.config.jax_compilation_cache_dir:
       jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
-    with checkpoint.Checkpoints(path, config.train.keep_checkpoints) as saved:
+    kept = config.train.keep_checkpoints, False, config.train.keep_every
+    with checkpoint.Checkpoints(path, *kept) as saved:
       setting = _Setting(config, path, mesh, objective, source, saved, test_fn)
       return _train_until_done(setting, frozen)
 

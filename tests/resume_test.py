@@ -149,6 +149,22 @@ def test_a_checkpoint_that_will_not_be_there(path, wanted, keep, allowed):
   restore.check_step(config, path)
 
 
+def test_checkpoints_that_are_kept(path):
+  config = tiny.config(
+    train__num_steps=10,
+    train__keep_checkpoints=1,
+    train__keep_every=4,
+    sample__checkpoint="all",
+  )
+  with pytest.raises(errors.ConfigError, match=r"='all': .* 4, 8, 10"):
+    restore.check_step(config, path)
+  config.sample.checkpoint = 8
+  restore.check_step(config, path)
+  config.train.keep_every = 3
+  with pytest.raises(errors.ConfigError, match=r"keep_every=3.*checkpoint_ev"):
+    train.train(config, path)
+
+
 def test_a_test_loss_that_no_objective_has(tmp_path):
   with pytest.raises(errors.ConfigError, match=r"test_every=2: expected 0"):
     train.train(tiny.config(train__test_every=2), tmp_path / "run")

@@ -8,7 +8,7 @@ need no model stand below the energy. A set that the paper does not have makes a
 column of its own, and so do the sets of digits=runs/digits.
 """
 
-from experiments import published, tables
+from experiments import departures, published, tables
 from hatebm_jax.metrics import ood
 from hatebm_jax.run import workdir
 
@@ -78,8 +78,22 @@ def _note(run: tables.Run, sets: dict[str, dict]) -> str:
     "the better of its two directions."
   )
   if inside.rpartition(" ")[0] == published.OOD_IN_DISTRIBUTION:
-    return f"{text} {published.OOD_NOTE}"
+    return f"{text}{_departures(run)} {published.OOD_NOTE}"
   return f"{text} Not an experiment of the paper: nothing to compare with."
+
+
+def _departures(run: tables.Run) -> str:
+  """Returns a sentence about the hat's training; '' if it is the paper's."""
+  paper = tables.paper_config(next(iter(published.OOD.columns.values())))
+  found = departures.of_weights(run.protocol, paper)
+  found |= departures.of_training(run.config, paper)
+  found |= departures.of_history(run.protocol, run.num_rollbacks)
+  if not found:
+    return ""
+  return (
+    " **Not comparable with the cited figures**: the paper's training asks for "
+    f"{departures.text(found)}."
+  )
 
 
 if __name__ == "__main__":

@@ -163,9 +163,18 @@ def _are_sources(x: Any) -> bool:
   )
 
 
+def _are_temperatures(x: Any) -> bool:
+  return isinstance(x, list | tuple) and all(map(TEMPERATURE.accepts, x))
+
+
 OBJECTIVE = module_of(_OBJECTIVES)
 SEED = integer(0, _INT32)
 STEPS = integer(1, _INT32)
+CHECKPOINT = Rule(
+  f"a training step, {STEPS.expected}, or 'all'",
+  lambda x: STEPS.accepts(x) or (isinstance(x, str) and x == "all"),
+  object,
+)
 STEPS_OR_NEVER = integer(0, _INT32, note="never")
 COUNT = integer(1)
 MILLION = integer(1, 10**6)
@@ -177,6 +186,11 @@ SHARE = real(0, 1)
 BOUND = real(0, 1e9)
 MAX_NORM = optional(above(0, 1e9))
 TEMPERATURE = above(0, 1e6)
+TEMPERATURES = Rule(
+  "(temperature, ...), each above 0 and up to 1e+06, which may be empty",
+  _are_temperatures,
+  tuple,
+)
 TEXT = Rule("text, which may be empty", lambda x: isinstance(x, str), str)
 BOOLEAN = Rule("True or False", lambda x: isinstance(x, bool), bool)
 NETWORK = Rule(

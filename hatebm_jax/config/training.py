@@ -102,6 +102,14 @@ GROUPS = {
       "This many of the newest checkpoints are kept. Older ones are deleted.",
       _FREE,
     ),
+    "keep_every": Field(
+      0,
+      rules.STEPS_OR_NEVER,
+      "The checkpoints of all multiples of this number of training steps are "
+      "kept besides the newest ones. It is a multiple of checkpoint_every. 0 "
+      "means none.",
+      _FREE,
+    ),
     "test_every": Field(
       0,
       rules.STEPS_OR_NEVER,

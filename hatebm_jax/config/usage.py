@@ -84,8 +84,9 @@ _GROUPS = {
     ),
     "checkpoint": Field(
       None,
-      rules.optional(rules.STEPS),
-      "The checkpoint of this training step is used. None means the newest.",
+      rules.optional(rules.CHECKPOINT),
+      "The checkpoint of this training step is used. None means the newest. "
+      "`all` evaluates all checkpoints, with raw and with averaged weights.",
     ),
   },
   "evaluate": {
@@ -130,6 +131,14 @@ _GROUPS = {
     ),
   },
   "metrics": {
+    "protocol": Field(
+      "quick",
+      rules.choice("quick", "paper"),
+      "`quick` measures as the other fields say. `paper` sets them as the "
+      "published figures need them: 49,920 images against as many training "
+      "images, new ones in each of 3 repeats, raw weights, and the published "
+      "chains. It needs the Inception network.",
+    ),
     "inception": Field(
       "",
       rules.TEXT,
@@ -192,6 +201,13 @@ _GROUPS = {
       rules.MILLION,
       "A chain is this many times as long as the chains of training. 10 or "
       "100 make long runs.",
+    ),
+    "temperatures": Field(
+      (),
+      rules.TEMPERATURES,
+      "Chains of training length are also run at these temperatures, such as "
+      "(1e-3,), which shows at which one the hat was trained. Empty means "
+      "none.",
     ),
   },
 }

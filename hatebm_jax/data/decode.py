@@ -12,7 +12,8 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+import PIL
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from hatebm_jax import images as pictures
 from hatebm_jax.data import metadata
@@ -69,6 +70,12 @@ class BadImageError(ValueError):
   def __init__(self, reason: Reason):
     super().__init__(str(reason))
     self.reason = reason
+
+
+def decoder() -> str:
+  """Returns what decodes images; others decode JPEGs to other grey levels."""
+  jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+  return f"Pillow {PIL.__version__}, libjpeg {jpeg}"
 
 
 def decode(

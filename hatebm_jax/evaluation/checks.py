@@ -8,7 +8,7 @@ sampling and not after them.
 import ml_collections
 
 from hatebm_jax import data, errors, objectives, sharding
-from hatebm_jax.evaluation import image_quality, out_of_distribution
+from hatebm_jax.evaluation import image_quality, out_of_distribution, preset
 from hatebm_jax.metrics import moments
 
 
@@ -29,6 +29,7 @@ def check(
     ConvertError: If the weights of the Inception network cannot be read.
     DataError: If a set of images is missing or cannot be read.
   """
+  config = preset.apply(config)
   # A run without a hat has nothing else to measure than its images.
   if image_quality.has_network(config) or has_hat is False:
     check_count(config.sample.num_images, "config.sample.num_images")

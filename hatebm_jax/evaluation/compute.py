@@ -15,6 +15,7 @@ from hatebm_jax.evaluation import (
   image_quality,
   long_chains,
   out_of_distribution,
+  preset,
   protocol,
 )
 from hatebm_jax.metrics import feature_spaces, inception
@@ -57,6 +58,7 @@ def evaluate(
   Args:
     restored: Run that `sample.restore` returns.
     drawn: Images that `sample.draw(restored)` returns; None draws them here.
+      The protocol of the paper draws its own.
     note: Function that gets the result so far after each part, so that what is
       measured can be kept when a later part fails.
 
@@ -67,6 +69,7 @@ def evaluate(
   """
   start = time.perf_counter()
   checks.check(restored.config, restored.networks.hat is not None)
+  restored, drawn = _by_protocol(restored, drawn)
   found = _Found(restored, drawn)
   failures = []
   for name, measure in found.parts().items():
@@ -84,6 +87,20 @@ def evaluate(
   if failures:
     raise failures[0]
   return _finish(start, found.figures, found.pictures, found.reference)
+
+
+def _by_protocol(
+  restored: sample.Restored, drawn: sample.Drawn | None
+) -> tuple[sample.Restored, sample.Drawn | None]:
+  """Returns a run with the fields of its protocol, which it prints."""
+  config = preset.apply(restored.config)
+  if config is restored.config:
+    return restored, drawn
+  if (line := preset.changes(restored.config, config)) and not (
+    jax.process_index()
+  ):
+    print(line, flush=True)
+  return restored._replace(config=config), None
 
 
 class _Found:
@@ -116,12 +133,10 @@ class _Found:
   def images(self) -> None:
     """Draws images and measures them against reference images."""
     config = self._restored.config
-    # A network that is missing is reported before images are drawn.
-    space = image_quality.choose_space(config)
-    sets = _draw(self._restored, self._drawn)
-    self.reference = image_quality.load_reference(config, space)
-    record = protocol.of_run(self._restored)
-    self.figures |= _measure_images(config, sets, self.reference, record)
+    self.reference = image_quality.load_reference(config)
+    found = measure_images(self._restored, self.reference, self._drawn)
+    found["sets"] |= image_quality.held_out(config, self.reference)
+    self.figures |= found
 
   def ood(self) -> None:
     """Tells out-of-distribution images from those of the run's data."""
@@ -139,6 +154,41 @@ class _Found:
     self.pictures |= pictures
 
 
+def measure_images(
+  restored: sample.Restored,
+  reference: image_quality.Reference,
+  drawn: sample.Drawn | None = None,
+) -> dict[str, Any]:
+  """Draws the images of a run and measures them.
+
+  Args:
+    restored: Run with the fields that its protocol sets.
+    reference: Reference of the first repeat.
+    drawn: Images of the first repeat; None draws them here.
+
+  Returns:
+    `protocol` and `sets` of evaluation.json, without the held-out images.
+  """
+  config = restored.config
+  # A run without a hat has no other images than the generator's.
+  has_hat = restored.networks.hat is not None
+
+  def draw(repeat):
+    given = drawn if repeat == 0 else None
+    for batch in [given] if given else sample.batches(restored, repeat):
+      hat = {"hat": batch.samples} if has_hat else {}
+      yield hat | {"generator": batch.generated}
+
+  def reference_of(repeat):
+    if not repeat or not preset.is_paper(config):
+      return reference
+    return image_quality.other_reference(config, reference, repeat)
+
+  found = image_quality.measure_repeats(config, draw, reference_of)
+  counts = config.sample.num_images, config.metrics.repeats
+  return _with_protocol(found, protocol.of_run(restored), *counts)
+
+
 def evaluate_file(config: ml_collections.ConfigDict) -> Result:
   """Measures the images in `config.metrics.samples`, a file or a folder.
 
@@ -152,16 +202,16 @@ def evaluate_file(config: ml_collections.ConfigDict) -> Result:
     DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
+  config = preset.apply(config)
   space = image_quality.choose_space(config)
   given = given_images.read(config)
   _check_given(config, given.images, space)
   reference = image_quality.load_reference(config, space)
-  figures = _measure_images(
-    config,
-    {"samples": [given.images]},
-    reference,
-    protocol.of_given(given.protocol),
+  figures = image_quality.measure_sets(
+    config, {"samples": [given.images]}, reference
   )
+  record = protocol.of_given(given.protocol)
+  figures = _with_protocol(figures, record, len(given.images), 1)
   height, width = given.images.shape[1:3]
   size = height if height == width else [height, width]
   figures["protocol"]["image_size"] = size
@@ -200,31 +250,9 @@ def _finish(
   return Result(figures, pictures, moments)
 
 
-def _measure_images(
-  config: ml_collections.ConfigDict,
-  sets: dict[str, list[np.ndarray]],
-  reference: image_quality.Reference,
-  record: dict[str, Any],
+def _with_protocol(
+  figures: dict[str, Any], record: dict[str, Any], num_images: int, repeats: int
 ) -> dict[str, Any]:
-  """Measures sets of images; `record` is the protocol of the images."""
-  repeats = next(iter(sets.values()))
-  counts = {"num_images": len(repeats[0]), "repeats": len(repeats)}
-  figures = image_quality.measure_sets(config, sets, reference)
-  figures["protocol"] = record | counts | figures["protocol"]
-  return figures
-
-
-def _draw(
-  restored: sample.Restored, drawn: sample.Drawn | None
-) -> dict[str, list[np.ndarray]]:
-  """Draws `config.metrics.repeats` sets of images."""
-  repeats = restored.config.metrics.repeats
-  all_drawn = [drawn or sample.draw(restored)]
-  all_drawn += [sample.draw(restored, repeat) for repeat in range(1, repeats)]
-  # A run without a hat has no other images than the generator's.
-  names = {"samples": "hat"} if restored.networks.hat is not None else {}
-  names |= {"generated": "generator"}
-  return {
-    label: [getattr(one, name) for one in all_drawn]
-    for name, label in names.items()
-  }
+  """Adds to figures the protocol of the images, `record`, and their number."""
+  counts = {"num_images": num_images, "repeats": repeats}
+  return figures | {"protocol": record | counts | figures["protocol"]}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hatebm_jax import metrics
+from hatebm_jax.evaluation import checkpoint_curve
 from hatebm_jax.metrics import inception, ood, recognised_digits
 from hatebm_jax.metrics.metric import Figure
 from hatebm_jax.run import workdir
@@ -28,7 +29,37 @@ def table(figures: dict[str, Any]) -> str:
     lines += _ood_lines(figures["ood"])
   if "chains" in figures:
     lines.append(_chain_line(figures["chains"]))
+    lines += _temperature_lines(figures["chains"].get("temperatures", ()))
   return "\n".join(lines)
+
+
+def curve_table(curve: dict[str, Any]) -> str:
+  """Returns the figures of all checkpoints of a run as text.
+
+  Args:
+    curve: Content of evaluation_checkpoints.json.
+  """
+  best, figure = curve["best"], metrics.all_figures()["frechet_distance"]
+  network = best["network"]
+  rows = [["step", "weights", network]]
+  for point in curve["points"]:
+    found = checkpoint_curve.distance(point)
+    cells = [
+      str(point["step"]),
+      point["weights"],
+      _cell(found, figure, network),
+    ]
+    rows.append(cells)
+  distance = figure.text(best["frechet_distance"], network)
+  return "\n".join(
+    [
+      *_aligned(rows),
+      f"Best: {best['weights']} weights of step {best['step']}, {network} "
+      f"{distance} by {best['num_images']} images. It is the smallest of "
+      f"{len(curve['points'])} figures: measure this checkpoint again with "
+      "--config.sample.checkpoint and another seed before you report it.",
+    ]
+  )
 
 
 def _image_lines(sets: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
@@ -112,3 +143,17 @@ def _chain_line(found: dict[str, Any]) -> str:
     f"{shown(found['ess'])}, R-hat {shown(found['r_hat'])}, "
     f"{found['stuck']} stuck, energy gap {shown(found['energy_gap'])}"
   )
+
+
+def _temperature_lines(found: list[dict[str, Any]]) -> list[str]:
+  """Lays out what chains do at several temperatures, a line for each."""
+  shown = lambda value: "none" if value is None else f"{value:.3g}"
+  lines = [
+    f"At temperature {one['temperature']:g} a step drifts by "
+    f"{shown(one['drift_norm_y'])} (noise {shown(one['noise_norm_y'])}, clip "
+    f"{shown(one['max_drift_y'])}, {one['clip_rate_y']:.0%} clipped), energy "
+    f"gap {shown(one['energy_gap'])}: "
+    f"{'plausible' if one['plausible'] else 'not plausible'}."
+    for one in found
+  ]
+  return lines

@@ -5,7 +5,7 @@ The figures of a set are those of all metrics of sets of images in
 `hatebm_jax.metrics.feature_spaces` chooses.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,19 +15,16 @@ import tqdm
 from absl import logging
 
 from hatebm_jax import data, errors, metrics
-from hatebm_jax.evaluation import protocol
+from hatebm_jax.evaluation import gathering, preset, protocol
 from hatebm_jax.metrics import (
-  batches,
   feature_spaces,
   frechet,
+  inception,
   metric,
   moments,
   recognised_digits,
 )
 from hatebm_jax.run import files
-
-# Number of features that are kept for metrics that need more than moments.
-_MAX_KEPT = 10_000
 
 
 class Reference(NamedTuple):
@@ -45,7 +42,9 @@ class Reference(NamedTuple):
 
   def distance(self, images: np.ndarray) -> float:
     """Returns the Frechet distance of uint8 images `[n, h, w, channels]`."""
-    one, other = self.found.moments, _sample(self.space, images).moments
+    gathered = gathering.Gathered(self.space, len(images))
+    gathered.add(images)
+    one, other = self.found.moments, gathered.sample().moments
     return frechet.distance(*one[:2], *other[:2])
 
 
@@ -55,7 +54,12 @@ def image_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
 
 
 def has_network(config: ml_collections.ConfigDict) -> bool:
-  """Returns whether there is a network to measure a run's images in."""
+  """Returns whether there is a network to measure a run's images in.
+
+  The protocol of the paper asks for one; `choose_space` says if it is missing.
+  """
+  if preset.is_paper(config):
+    return True
   source, shape = config.data.source, image_shape(config.data)
   return feature_spaces.exists(source, shape, config.metrics.inception)
 
@@ -64,8 +68,15 @@ def choose_space(config: ml_collections.ConfigDict) -> feature_spaces.Space:
   """Returns the network that a run's images are measured in.
 
   Raises:
-    ConfigError: If there is none, or its weights cannot be used.
+    ConfigError: If there is none, or its weights cannot be used, or the
+      protocol of the paper asks for others.
   """
+  if preset.is_paper(config) and not config.metrics.inception:
+    raise errors.ConfigError(
+      "config.metrics.protocol='paper': expected the weights of the Inception "
+      "network of 2015, found none. Name their file with "
+      f"--config.metrics.inception=FILE. {inception.WHERE}"
+    )
   source, shape = config.data.source, image_shape(config.data)
   return feature_spaces.choose(source, shape, config.metrics.inception)
 
@@ -104,6 +115,25 @@ def load_reference(
   if judge is not None:
     record["judge_accuracy"] = accuracy
   return Reference(space, metric.Reference(space.name, *found, judge), record)
+
+
+def other_reference(
+  config: ml_collections.ConfigDict, first: Reference, repeat: int
+) -> Reference:
+  """Returns a reference of another random choice of images.
+
+  Args:
+    config: Config whose groups `data` and `metrics` are used.
+    first: Reference that `load_reference(config)` returned.
+    repeat: Number of the choice. That of `first` is 0.
+
+  Raises:
+    DataError: If the images cannot be read.
+  """
+  found = _features_of_split(config, first.space, repeat)
+  names = "moments", "features"
+  changed = first.found._replace(**dict(zip(names, found, strict=True)))
+  return first._replace(found=changed)
 
 
 def _fit_judge(config: ml_collections.ConfigDict) -> tuple[Any, float | None]:
@@ -149,11 +179,13 @@ def open_reference(
 
 
 def _features_of_split(
-  config: ml_collections.ConfigDict, space: feature_spaces.Space
+  config: ml_collections.ConfigDict,
+  space: feature_spaces.Space,
+  repeat: int = 0,
 ) -> tuple[moments.Moments, np.ndarray]:
   """Returns moments and features of the reference split, read in one pass."""
   source, num_images = open_reference(config)
-  order = np.random.default_rng(0).permutation(source.num_images)
+  order = np.random.default_rng(repeat).permutation(source.num_images)
   chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
   chunks = tqdm.tqdm(
     chunks,
@@ -163,52 +195,11 @@ def _features_of_split(
     delay=2,  # seconds, so that small sets show no bar
     disable=jax.process_index() > 0,
   )
-  return _extract(space, chunks, num_images)
-
-
-def _sample(space: feature_spaces.Space, images: np.ndarray) -> metric.Sample:
-  """Returns what metrics see of a set of images."""
-  logits = []
-  chunks = batches.split(images, space.batch_size)
-  found = _extract(space, chunks, len(images), logits)
-  return metric.Sample(images, *found, np.concatenate(logits))
-
-
-def _extract(
-  space: feature_spaces.Space,
-  chunks: Iterable[np.ndarray],
-  num_images: int,
-  logits: list[np.ndarray] | None = None,
-) -> tuple[moments.Moments, np.ndarray]:
-  """Streams images through the network.
-
-  Args:
-    space: Network whose features are taken.
-    chunks: Batches of the images.
-    num_images: Number of images in all batches.
-    logits: List that the logits of the batches are appended to; None drops
-      them, because those of a large reference set fill the memory.
-
-  Returns:
-    The moments of all features, and the features of at most 10,000 images in
-    random order.
-  """
-  rng = np.random.default_rng(0)
-  chosen = np.zeros(num_images, bool)
-  chosen[rng.permutation(num_images)[:_MAX_KEPT]] = True
-  kept = []
-
-  def parts():
-    start = 0
-    for features, batch_logits in space.stream(chunks):
-      kept.append(features[chosen[start : start + len(features)]])
-      if logits is not None:
-        logits.append(batch_logits)
-      start += len(features)
-      yield features
-
-  found = moments.running(parts())
-  return found, rng.permutation(np.concatenate(kept))
+  found = gathering.Gathered(space, num_images)
+  for images in chunks:
+    found.add(images)
+  sample = found.sample()
+  return sample.moments, sample.features
 
 
 def measure_sets(
@@ -235,17 +226,75 @@ def measure_sets(
     be compared.
   """
   reference = reference or load_reference(config)
-  sets = dict(sets)
-  if next(iter(sets.values()))[0].shape[1:] == image_shape(config.data):
-    sets |= _held_out(config)
   measured = {
-    name: {
-      "num_images": len(repeats[0]),
-      **_over_repeats([_figures(reference, images) for images in repeats]),
-    }
+    name: _entry(
+      [
+        measure_batches(reference, [{name: images}], len(images))[name]
+        for images in repeats
+      ],
+      len(repeats[0]),
+    )
     for name, repeats in sets.items()
   }
+  if next(iter(sets.values()))[0].shape[1:] == image_shape(config.data):
+    measured |= held_out(config, reference)
   return {"protocol": reference.protocol, "sets": measured}
+
+
+def measure_repeats(
+  config: ml_collections.ConfigDict,
+  draw: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
+  reference_of: Callable[[int], Reference],
+) -> dict[str, Any]:
+  """Measures sets of images as they are drawn; they need not fit into memory.
+
+  Args:
+    config: Config whose groups `data`, `metrics` and `sample` are used.
+    draw: Function that draws one of `config.metrics.repeats` repeats. It yields
+      batches of `config.sample.num_images` images by the name of their set.
+    reference_of: Function that returns the reference of a repeat.
+
+  Returns:
+    A dictionary as that of `measure_sets`, without the held-out images.
+  """
+  num_images, rows = config.sample.num_images, []
+  for repeat in range(config.metrics.repeats):
+    reference = reference_of(repeat)
+    rows.append(measure_batches(reference, draw(repeat), num_images))
+  measured = {
+    name: _entry([row[name] for row in rows], num_images) for name in rows[0]
+  }
+  return {"protocol": reference_of(0).protocol, "sets": measured}
+
+
+def measure_batches(
+  reference: Reference,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  num_images: int,
+) -> dict[str, dict[str, float]]:
+  """Returns the figures of all metrics of sets that come in batches.
+
+  Args:
+    reference: Reference to compare with.
+    batches: Batches of images by the name of their set, uint8
+      `[n, height, width, channels]`.
+    num_images: Number of images of a set.
+  """
+  sets: dict[str, gathering.Gathered] = {}
+  for batch in batches:
+    for name, images in batch.items():
+      if name not in sets:
+        sets[name] = gathering.Gathered(reference.space, num_images)
+      sets[name].add(images)
+  # A set is dropped when it was measured, before the next one.
+  return {name: _figures(reference, sets.pop(name)) for name in list(sets)}
+
+
+def _entry(
+  rows: Sequence[Mapping[str, float]], num_images: int
+) -> dict[str, Any]:
+  """Returns the entry of a set in evaluation.json."""
+  return {"num_images": num_images, **_over_repeats(rows)}
 
 
 def _over_repeats(
@@ -264,21 +313,38 @@ def _over_repeats(
   return result
 
 
-def _figures(reference: Reference, images: np.ndarray) -> dict[str, float]:
+def _figures(
+  reference: Reference, gathered: gathering.Gathered
+) -> dict[str, float]:
   """Returns the figures of all metrics for one set of images."""
-  sample = _sample(reference.space, images)
+  sample = gathered.sample()
   result = {}
   for module in metrics.all_metrics():
     result |= module.figures(sample, reference.found)
   return result
 
 
-def _held_out(
-  config: ml_collections.ConfigDict,
-) -> dict[str, list[np.ndarray]]:
-  """Returns images of the test split; nothing if there is none."""
+def held_out(
+  config: ml_collections.ConfigDict, reference: Reference
+) -> dict[str, dict[str, Any]]:
+  """Returns the entry `held_out` of evaluation.json.
+
+  Args:
+    config: Config whose group `data` is used.
+    reference: Reference to compare with.
+
+  Returns:
+    The figures of at most 10,000 images of the test split; nothing if there is
+    no such split.
+  """
   try:
-    return {"held_out": [data.load_images(config.data, "test", _MAX_KEPT)]}
+    source = data.open_split(config.data, "test")
+    order = np.random.default_rng(0).permutation(source.num_images)
+    chosen = np.sort(order[: gathering.MAX_FEATURES])
+    chunks = data.in_order(source, chosen, reference.space.batch_size)
+    batches = ({"held_out": images} for images in chunks)
+    found = measure_batches(reference, batches, len(chosen))
   except data.DataError as error:
     logging.warning("There are no held-out images to compare with: %s", error)
     return {}
+  return {"held_out": _entry([found["held_out"]], len(chosen))}

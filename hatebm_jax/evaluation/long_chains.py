@@ -18,6 +18,8 @@ those of `metrics.chain_mixing.FIGURES` and a curve:
 - `curve`: Langevin step, mean energy, Frechet distance and share of pixels
   outside [-1, 1] at some frames. The distance is biased upwards because the
   chains are few. It can be compared along the curve.
+- `temperatures`: What `temperatures.measure` finds, if
+  `config.chains.temperatures` asks for it.
 
 The pictures are uint8 `[height, width, channels]`: `chains` shows curves,
 `long_run` has a row for each chain and a column for each point of `curve`,
@@ -47,7 +49,7 @@ from hatebm_jax import (
 )
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.evaluation import energies as energies_lib
-from hatebm_jax.evaluation import plots
+from hatebm_jax.evaluation import plots, temperatures
 from hatebm_jax.metrics import chain_mixing
 
 _ENERGY_FRAMES = 200  # Largest number of frames besides the start.
@@ -134,6 +136,8 @@ def measure(
     "drift_norm_z": _plain(run.drift_norms[1]),
     "curve": curve,
   }
+  if restored.config.chains.temperatures:
+    result["temperatures"] = temperatures.measure(restored, data_energy)
   pictures = {
     "chains": plots.chains(run.steps, run.energies, data_energy, length, curve),
     "long_run": film_strip.tile(run.images[:, :_ROWS]),

@@ -83,6 +83,31 @@ def chains(
   return _pixels(figure)
 
 
+def checkpoints(points: list[dict[str, Any]], name: str) -> np.ndarray:
+  """Draws a distance against the training step of checkpoints.
+
+  Args:
+    points: Dicts with `step`, `weights`, `mean` and `std`, which may be None.
+    name: Name of the distance.
+
+  Returns:
+    uint8 `[height, width, 3]`.
+  """
+  figure = _figure(8, 4)
+  ax = figure.subplots()
+  for weights in sorted({point["weights"] for point in points}):
+    line = [point for point in points if point["weights"] == weights]
+    steps, means = ([point[key] for point in line] for key in ("step", "mean"))
+    spread = [point["std"] or 0 for point in line]
+    ax.errorbar(steps, means, spread, fmt="o-", label=f"{weights} weights")
+  ax.set_xlabel("training step of the checkpoint")
+  ax.set_ylabel(name)
+  ax.set_ylim(bottom=0)
+  ax.grid(alpha=0.3)
+  ax.legend(fontsize=8)
+  return _pixels(figure)
+
+
 def _figure(width: float, height: float) -> Any:
   """Returns an empty figure of Matplotlib, with its size in inches."""
   from matplotlib.figure import Figure

@@ -13,14 +13,19 @@ import numpy as np
 from etils import epath
 
 import hatebm_jax
-from hatebm_jax import sample
+from hatebm_jax import data, sample
+from hatebm_jax.evaluation import preset
 from hatebm_jax.run import files
 
 
 def of_run(restored: sample.Restored) -> dict[str, Any]:
   """Returns how the images of a run are drawn."""
-  changes = {"config_changes": list(restored.changes) or None}
-  return sample.settings(restored) | changes | {"samples": None}
+  return sample.settings(restored) | {
+    "dtype": restored.config.model.dtype,
+    "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+    "config_changes": list(restored.changes) or None,
+    "samples": None,
+  }
 
 
 def of_given(record: dict[str, str]) -> dict[str, Any]:
@@ -33,6 +38,8 @@ def of_given(record: dict[str, str]) -> dict[str, Any]:
     "checkpoint_step": None,
     "weights": None,
     "seed": None,
+    "dtype": None,
+    "matmul_precision": None,
     "config_changes": None,
     "langevin": None,
     "init_scale_z": None,
@@ -59,12 +66,16 @@ def images_record(name: str, images: np.ndarray) -> dict[str, str]:
 
 def of_data(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns what images are compared with, as far as the config says it."""
+  per_repeat = preset.is_paper(config)
   return {
+    "preset": config.metrics.protocol,
     "data": config.data.source,
     "split": None,
     "num_reference": None,
+    "references": f"{'new' if per_repeat else 'the same'} in each repeat",
     "image_size": config.data.image_size,
     "channels": config.data.channels,
+    "decoder": data.decoder(),
     "resize": "images of another size: centre square, bilinear with antialias",
     "quantised": "uint8, after clip and round",
     "network": None,

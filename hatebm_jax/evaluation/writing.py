@@ -7,12 +7,13 @@ from typing import Any
 import jax
 from etils import epath
 
-from hatebm_jax.evaluation import compute, console
+from hatebm_jax.evaluation import checkpoint_curve, compute, console
 from hatebm_jax.metrics import moments
 from hatebm_jax.run import files, workdir
 
 FILE = workdir.EVALUATION
 REFERENCE_FILE = "evaluation_reference.npz"
+CURVE_FILE = "evaluation_checkpoints.json"
 
 
 def save(result: compute.Result, path: epath.PathLike) -> None:
@@ -49,12 +50,78 @@ def _keep(path: epath.Path, protocol: dict[str, Any]) -> None:
   # JSON turns tuples into lists.
   if old is None or old.get("protocol") == json.loads(json.dumps(protocol)):
     return
+  _set_aside(file)
+
+
+def _set_aside(file: epath.Path) -> None:
+  """Gives a file of figures the next free name, and prints it."""
   numbered = (
     file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1)
   )
   kept = next(candidate for candidate in numbered if not candidate.exists())
   file.rename(kept)
   print(f"The figures of the evaluation before are kept in {kept}", flush=True)
+
+
+def read_curve(path: epath.PathLike) -> dict[str, Any] | None:
+  """Returns the curve in evaluation_checkpoints.json, or None without one.
+
+  Args:
+    path: Path of the workdir, or of another folder.
+
+  Raises:
+    FileError: If the file does not hold a curve.
+  """
+  file = files.as_path(path) / CURVE_FILE
+  if not file.exists():
+    return None
+  advice = "Move it away, and evaluate the checkpoints again."
+  found = files.read_json(file, advice, dict)
+  if not checkpoint_curve.is_curve(found):
+    raise files.FileError(
+      f"{file}: expected the figures of checkpoints, found something else. "
+      f"{advice}"
+    )
+  return found
+
+
+def save_curve(curve: dict[str, Any], path: epath.PathLike) -> None:
+  """Writes a curve of checkpoints and its plot.
+
+  These are evaluation_checkpoints.json and evaluation_checkpoints.png. If the
+  file holds points that are not in the curve, because they have another
+  protocol, it is kept under another name. Only the first of several processes
+  writes.
+
+  Args:
+    curve: Curve of `measure_checkpoints`.
+    path: Path of the workdir, or of another folder.
+  """
+  if jax.process_index() > 0:
+    return
+  path = files.as_path(path)
+  keys = lambda x: {(point["step"], point["weights"]) for point in x["points"]}
+  old = read_curve(path)
+  if old is not None and keys(old) - keys(curve):
+    _set_aside(path / CURVE_FILE)
+  files.write_json(path / CURVE_FILE, curve, indent=2)
+  files.write_png(
+    path / "evaluation_checkpoints.png", checkpoint_curve.picture(curve)
+  )
+
+
+def write_curve(curve: dict[str, Any], path: epath.PathLike) -> None:
+  """Prints a curve of checkpoints and writes it, see `save_curve`.
+
+  Args:
+    curve: Curve of `measure_checkpoints`.
+    path: Path of the workdir, or of another folder.
+  """
+  if jax.process_index() > 0:
+    return
+  save_curve(curve, path)
+  print(console.curve_table(curve))
+  print(f"Written to {files.as_path(path) / CURVE_FILE}", flush=True)
 
 
 def write(result: compute.Result, path: epath.PathLike) -> None:

@@ -59,16 +59,18 @@ class Sample(NamedTuple):
   """What a metric sees of the set of images that is measured.
 
   Attributes:
-    images: The images, uint8 `[n, height, width, channels]`.
+    images: The images, uint8 `[n, height, width, channels]`. Images beyond the
+      first 64 MiB are left out.
     moments: Moments of the features of all images.
     features: Features of at most 10,000 images in random order, `[m, dim]`.
-    logits: Logits of all images, `[n, num_classes]`.
+    class_sums: Sums over the logits of all images, see
+      `inception_score.Sums`.
   """
 
   images: np.ndarray
   moments: Moments
   features: np.ndarray
-  logits: np.ndarray
+  class_sums: Any
 
 
 class Reference(NamedTuple):

@@ -48,32 +48,52 @@ def compute(features: np.ndarray) -> Moments:
   return Moments(mean, covariance, len(features))
 
 
-def running(parts: Iterable[np.ndarray]) -> Moments:
-  """Returns the moments of features that come in parts `[n, dim]`, n >= 1.
+class Running:
+  """Moments of features that come in parts; only one part is in memory.
 
-  Only one part is in memory at a time (Chan, Golub and LeVeque, 1983).
-
-  Raises:
-    ValueError: If there are fewer than two images, or values are not finite.
+  The parts are merged as Chan, Golub and LeVeque (1983) describe.
   """
-  count, mean, scatter = 0, 0.0, 0.0
-  for part in parts:
+
+  def __init__(self):
+    self._count, self._mean, self._scatter = 0, 0.0, 0.0
+
+  def add(self, part: np.ndarray) -> None:
+    """Adds features `[n, dim]`, n >= 1."""
     part = np.asarray(part, np.float64)
     part_mean = part.mean(0)
     centred = part - part_mean
-    shift = part_mean - mean
-    total = count + len(part)
-    scatter = (
-      scatter
+    shift = part_mean - self._mean
+    total = self._count + len(part)
+    self._scatter = (
+      self._scatter
       + centred.T @ centred
-      + np.outer(shift, shift) * (count * len(part) / total)
+      + np.outer(shift, shift) * (self._count * len(part) / total)
     )
-    mean, count = mean + shift * (len(part) / total), total
-  if count < 2:
-    raise ValueError(f"expected features of two images or more, found {count}.")
-  if not np.isfinite(scatter).all():
-    raise ValueError("expected finite features, found NaN or infinity.")
-  return Moments(mean, scatter / (count - 1), count)
+    self._mean = self._mean + shift * (len(part) / total)
+    self._count = total
+
+  def moments(self) -> Moments:
+    """Returns the moments of all parts.
+
+    Raises:
+      ValueError: If there are fewer than two images, or values are not finite.
+    """
+    if self._count < 2:
+      raise ValueError(
+        f"expected features of two images or more, found {self._count}."
+      )
+    if not np.isfinite(self._scatter).all():
+      raise ValueError("expected finite features, found NaN or infinity.")
+    covariance = self._scatter / (self._count - 1)
+    return Moments(self._mean, covariance, self._count)
+
+
+def running(parts: Iterable[np.ndarray]) -> Moments:
+  """Returns the moments of features that come in parts, see `Running`."""
+  found = Running()
+  for part in parts:
+    found.add(part)
+  return found.moments()
 
 
 def save(path: pathlib.Path, found: Moments) -> None:

@@ -146,7 +146,11 @@ class Checkpoints:
 
   @signals.hold_back()
   def __init__(
-    self, workdir: epath.PathLike, keep: int = 3, read_only: bool = False
+    self,
+    workdir: epath.PathLike,
+    keep: int = 3,
+    read_only: bool = False,
+    keep_every: int = 0,
   ):
     """Opens `workdir/checkpoints`.
 
@@ -155,11 +159,14 @@ class Checkpoints:
       keep: Number of checkpoints to keep; older ones are deleted.
       read_only: Whether nothing is written or moved, because the run may be
         going on.
+      keep_every: Checkpoints of multiples of this training step are kept too;
+        0: none.
     """
     self.path = files.as_path(workdir) / "checkpoints"
     self._read_only = read_only
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
+      keep_period=None if read_only else keep_every or None,
       # Runs that were killed while they wrote leave such directories.
       cleanup_tmp_directories=not read_only,
       create=not read_only,

@@ -22,6 +22,7 @@ ZERO = {
   "train.average_decay",
   "train.checkpoint_minutes",
   "train.profile_at",
+  "train.keep_every",
   "train.test_every",
   "divergence.max_energy_gap",
   "divergence.max_clip_rate",
@@ -116,7 +117,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 87
+  assert len(names) == 90
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
@@ -168,7 +169,9 @@ def test_messages_say_what_is_allowed(field, value, message):
     ("generator.width", None),
     ("langevin.max_drift_y", None),
     ("sample.checkpoint", 3),
+    ("sample.checkpoint", "all"),
     ("ood.sets", ("folder:x",)),
+    ("chains.temperatures", (1e-3, 1)),
   ],
 )
 def test_what_is_as_good(field, value):

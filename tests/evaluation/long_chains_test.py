@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+from hatebm_jax import chains as chains_lib
 from hatebm_jax import (
   data,
   errors,
@@ -17,7 +18,8 @@ from hatebm_jax import (
   sharding,
 )
 from hatebm_jax import networks as networks_lib
-from hatebm_jax.evaluation import console, long_chains, plots
+from hatebm_jax import rng as rng_lib
+from hatebm_jax.evaluation import console, long_chains, plots, temperatures
 
 SHAPE = (4, 4, 1)  # of an image of the analytic chains
 CURVE = {"step", "energy", "frechet_distance", "saturation"}
@@ -370,3 +372,41 @@ def test_no_chains_are_a_clear_error(field):
 def test_another_way_to_split_chains_is_refused():
   with pytest.raises(errors.ConfigError, match=r"config\.sharding\.chains"):
     long_chains.measure(analytic(sharding__chains="none"), REFERENCES)
+
+
+def test_a_hat_tells_at_which_temperature_it_was_trained():
+  """The first drift of the hat |x|^2 / 2 is (eps^2 / 2) |x| / T by hand."""
+  overrides = {
+    "objective": "synthesis",
+    "langevin__num_steps": 1,
+    "langevin__step_size_y": 1.0,
+    "langevin__max_drift_y": 50.0,
+    "chains__temperatures": (1e5, 1e-5, 1.0),
+  }
+  asked = analytic(8, **overrides)
+  found = temperatures.measure(asked, data_energy=3.0)
+  plan = chains_lib.training_plan(asked.config)
+  rng = rng_lib.stream(jax.random.key(asked.config.seed), "sample")
+  rngs = rng_lib.per_index(rng, jnp.arange(8))
+  x = 0.5 * np.asarray(chains_lib.start(asked.networks, plan, rngs).z)
+  drift = 0.5 * np.sqrt(np.square(x).sum((1, 2, 3))).mean()
+  assert [one["temperature"] for one in found] == [1.0, 1e5, 1e-5]
+  np.testing.assert_allclose(
+    [one["drift_norm_y"] for one in found], [drift, drift / 1e5, 50], 1e-5
+  )
+  # The noise of 16 pixels at eps = 1 has a norm of 4.
+  assert {one["noise_norm_y"] for one in found} == {4.0}
+  assert [one["clip_rate_y"] for one in found] == [0, 0, 1]
+  assert [one["plausible"] for one in found] == [True, False, False]
+  # Halving x leaves a quarter of the energy; noise is the same everywhere.
+  gaps = [one["energy_gap"] for one in found]
+  assert gaps[1] < gaps[0] < 3 and gaps[2] < gaps[1]
+  lines = console.table(
+    {
+      "sets": {},
+      "chains": long_chains.measure(asked, REFERENCES)[0],
+    }
+  ).splitlines()
+  assert f"At temperature 1 a step drifts by {drift:.3g} (noise 4" in lines[-3]
+  assert lines[-3].endswith(": plausible.")
+  assert "100% clipped" in lines[-1] and lines[-1].endswith("not plausible.")

@@ -20,7 +20,7 @@ from experiments.table_retrofit import table as retrofit
 from experiments.table_synthesis import table as synthesis
 from hatebm_jax import config as config_lib
 from hatebm_jax import errors, evaluation, sample, train
-from hatebm_jax.run import files, workdir
+from hatebm_jax.run import divergence, files, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,21 +29,42 @@ def distance(mean, std=None):
   return {"mean": mean, "std": std, "values": [mean]}
 
 
+def chain(**changes):
+  """Returns the chains of the paper's refinement on CIFAR-10."""
+  return {
+    "num_steps": 350,
+    "step_size_y": 1e-4,
+    "step_size_z": 5e-3,
+    "temperature": 1e-3,
+    "tau": 8.0,
+    "max_drift_y": None,
+    "update_z": True,
+    "noise": True,
+    **changes,
+  }
+
+
 def protocol(**changes):
   """Returns a protocol as evaluation.json has it, the paper's by default."""
-  chain = {"num_steps": 350, "temperature": 1e-3}
   return {
     "checkpoint_step": 25_000,
     "weights": "raw",
     "seed": 0,
-    "langevin": chain,
+    "langevin": chain(),
+    "init_scale_z": 1.0,
+    "init_scale_y": 0.0,
+    "dtype": "float32",
+    "config_changes": None,
     "num_images": 49_920,
     "repeats": 1,
     "statistics": None,
     "data": "tfds:cifar10",
     "split": "train",
     "num_reference": 49_920,
+    "references": "the same in each repeat",
+    "decoder": "Pillow 13.0.0, libjpeg 3.2.0",
     "network": "FID",
+    "network_sha256": published.INCEPTION,
     "hatebm_jax": "0.1.0",
     "jax": "0.10.2",
     "device": "tpu",
@@ -76,6 +97,8 @@ def test_without_runs_the_published_rows_stand_alone():
     "| --- | --- | --- | --- |",
     "| SN-GAN (start) | cited (Hill et al. 2022) | FID 18.58 ± 0.08 "
     "| FID 6.13 ± 0.03 |",
+    "| SN-GAN of torch-mimicry | cited (Lee and Town 2020) | FID 16.77 "
+    "| FID 5.71 |",
     "| DDLS | cited (Hill et al. 2022) | FID 14.59 ± 0.07 | FID 6.06 ± 0.01 |",
     "| Hat EBM | cited (Hill et al. 2022) | FID 14.04 ± 0.11 "
     "| FID 5.98 ± 0.02 |",
@@ -84,7 +107,7 @@ def test_without_runs_the_published_rows_stand_alone():
     "| Hat EBM | cited (Hill et al. 2022) | FID 26.01 |"
   ]
   lines = lines_of(synthesis)
-  assert len(lines) == 2 + 13
+  assert len(lines) == 2 + 14
   assert lines[2] == (
     "| Hat EBM | cited (Hill et al. 2022) | FID 19.30 ± 0.15 "
     "| FID 11.57 ± 0.04 | FID 40.24 ± 0.18 | FID 29.37 ± 0.15 |"
@@ -92,6 +115,12 @@ def test_without_runs_the_published_rows_stand_alone():
   assert lines[8] == (
     "| JEM | cited (Grathwohl et al. 2020) | FID 38.4 | - | - | - |"
   )
+  # Nobody else has published the SN-GANs that the paper measured.
+  assert [x for x in lines if "| SN-GAN" in x] == [
+    "| SN-GAN | cited (Hill et al. 2022) | FID 18.6 | FID 6.1 | - | - |",
+    "| SN-GAN of torch-mimicry | cited (Lee and Town 2020) | FID 16.77 "
+    "| FID 5.71 | FID 65.7 | - |",
+  ]
 
 
 def test_refinement_at_full_size_and_on_digits(tmp_path):
@@ -103,8 +132,8 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
     tmp_path / "full",
     "cifar10_refine",
     sets,
-    protocol(repeats=3),
-    generator__source="runs/cifar10_sngan",
+    protocol(repeats=3, references="new in each repeat"),
+    generator__source="runs/gen.npz",
   )
   sets = {
     "hat": {"num_images": 1000, "frechet_distance": distance(15.72, 3.16)},
@@ -122,7 +151,7 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
       num_reference=1437,
       checkpoint_step=700,
       weights="averaged",
-      langevin={"num_steps": 20, "temperature": 1e-6},
+      langevin=chain(num_steps=20, temperature=1e-6),
       device="cpu",
     ),
     generator__source="runs/digits_sngan",
@@ -135,6 +164,8 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
     "| FID 6.13 ± 0.03 | - |",
     "| SN-GAN (start) | measured here | FID 18.50 ± 0.00 [^2] | - "
     "| FD-digits 70.3 [^1] |",
+    "| SN-GAN of torch-mimicry | cited (Lee and Town 2020) | FID 16.77 "
+    "| FID 5.71 | - |",
     "| DDLS | cited (Hill et al. 2022) | FID 14.59 ± 0.07 | FID 6.06 ± 0.01 "
     "| - |",
     "| Hat EBM | cited (Hill et al. 2022) | FID 14.04 ± 0.11 "
@@ -151,8 +182,10 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
     f"[^2]: `{full}`: 49,920 images, 3 times with other keys (mean ± std), "
     "against 49,920 of tfds:cifar10 train; raw weights of step 25,000; width "
     "256; 350 Langevin steps at temperature 0.001; generator of "
-    "runs/cifar10_sngan; seed 0; hatebm_jax 0.1.0, jax 0.10.2, tpu. As the "
-    "paper's protocol asks, as far as it is known.",
+    "runs/gen.npz; seed 0; hatebm_jax 0.1.0, jax 0.10.2, tpu. The paper's hat "
+    "is on its own SN-GAN (FID 18.58, batch-norm epsilon 0.001); whether "
+    "runs/gen.npz is that is not known. As the paper's protocol asks, as far "
+    "as it is known.",
   ]
 
 
@@ -170,10 +203,11 @@ def test_what_departs_from_the_protocol_is_not_comparable(tmp_path):
       statistics={"file": "moments.npz", "sha256": "0"},
       split=None,
       num_reference=None,
-      langevin={"num_steps": 20, "temperature": 1e-6},
+      langevin=chain(num_steps=20, temperature=1e-6),
     ),
     model__width=32,
     train__batch_size=16,
+    generator__source="runs/sngan",
   )
   lines = lines_of(refinement, f"cifar10={path}")
   assert "| FD-ResNet10 1.220 [^1] |" in lines[3]
@@ -183,9 +217,154 @@ def test_what_departs_from_the_protocol_is_not_comparable(tmp_path):
     "images 49,920 (found 1,000), reference images 49,920 (found none), "
     "measure FID (found FD-ResNet10), data tfds:cifar10 (found "
     "folder:images), split train (found none), training steps 25,000 (found "
-    "200), batch size 128 (found 16), width 256 (found 32), Langevin steps of "
-    "samples 350 (found 20), temperature 0.001 (found 1e-06)."
+    "200), generator its own SN-GAN (FID 18.58, batch-norm epsilon 0.001) "
+    "(found that of runs/sngan), train.batch_size 128 (found 16), model.width "
+    "256 (found 32), evaluate.num_steps 350 (found 20), evaluate.temperature "
+    "0.001 (found 1e-06)."
   )
+
+
+@pytest.mark.parametrize(
+  ("departure", "record", "overrides"),
+  [
+    # Each of these passed as the paper's protocol before fields were compared.
+    (
+      "generator.out_factor 1.0 (found 2.0)",
+      {},
+      {"generator__out_factor": 2.0},
+    ),
+    (
+      "generator.norm_epsilon 0.001 (found 1e-05)",
+      {},
+      {"generator__norm_epsilon": 1e-5},
+    ),
+    (
+      "evaluate.temperature 0.001 (found 1e-08)",
+      {"langevin": chain(temperature=1e-8)},
+      {},
+    ),
+    (
+      "langevin.temperature 0.001 (found 1e-08)",
+      {},
+      {"langevin__temperature": 1e-8},
+    ),
+    ("split train (found test)", {"split": "test"}, {}),
+    ("evaluate.tau 8.0 (found 0.0)", {"langevin": chain(tau=0.0)}, {}),
+    ("images 49,920 (found 50,000)", {"num_images": 50_000}, {}),
+    ("reference images 49,920 (found 50,000)", {"num_reference": 50_000}, {}),
+    ("evaluate.init_scale_y 0.0 (found 0.01)", {"init_scale_y": 0.01}, {}),
+    (
+      "evaluate.max_drift_y none (found 2.5)",
+      {"langevin": chain(max_drift_y=2.5)},
+      {},
+    ),
+    (
+      "evaluate.step_size_z 0.005 (found 0.001)",
+      {"langevin": chain(step_size_z=1e-3)},
+      {},
+    ),
+    (
+      "hat.learning_rate 1e-05 (found 0.0001)",
+      {},
+      {"hat__learning_rate": 1e-4},
+    ),
+    ("hat.data_epsilon 0.001 (found 0.01)", {}, {"hat__data_epsilon": 1e-2}),
+    (
+      "langevin.num_steps 250 (found 200)",
+      {},
+      {"langevin__num_steps": 200},
+    ),
+    ("model.dtype float32 (found bfloat16)", {}, {"model__dtype": "bfloat16"}),
+    (
+      "precision of samples float32 (found bfloat16)",
+      {"dtype": "bfloat16"},
+      {},
+    ),
+    (
+      "SHA-256 of Inception 6726825d... (found aaaaaaaa...)",
+      {"network_sha256": 64 * "a"},
+      {},
+    ),
+    ("weights raw (found averaged)", {"weights": "averaged"}, {}),
+    (
+      "references new in each repeat (found the same in each repeat)",
+      {"repeats": 3},
+      {},
+    ),
+    (
+      "changes during training none (found hat.learning_rate 1e-05 to 1e-06 at "
+      "step 100)",
+      {
+        "config_changes": [
+          {"step": 100, "field": "hat.learning_rate", "from": 1e-5, "to": 1e-6}
+        ]
+      },
+      {},
+    ),
+  ],
+)
+def test_one_departure_is_named_and_nothing_else(
+  departure, record, overrides, tmp_path
+):
+  figures = {"frechet_distance": distance(14.1)}
+  path = write_run(
+    tmp_path,
+    "cifar10_refine",
+    {"hat": figures, "generator": figures},
+    protocol(**record),
+    generator__source="gen.npz",
+    **overrides,
+  )
+  note = lines_of(refinement, f"cifar10={path}")[-1]
+  assert note.endswith(
+    "**Not comparable with the cited figures**: the paper's protocol asks for "
+    f"{departure}."
+  )
+
+
+def test_what_a_run_went_through_is_a_departure(tmp_path):
+  figures = {"frechet_distance": distance(14.1)}
+  path = write_run(
+    tmp_path,
+    "celeba64",
+    {"hat": figures, "generator": figures},
+    protocol(
+      checkpoint_step=50_000,
+      data="tfds:celeb_a",
+      init_scale_y=0.01,
+      langevin=chain(
+        num_steps=100,
+        step_size_y=5e-4,
+        step_size_z=0.0,
+        temperature=1e-8,
+        tau=0.0,
+        update_z=False,
+      ),
+    ),
+    hat__learning_rate=1e-6,
+  )
+  found = divergence.Divergence(300, "max_clip_rate", 1.0)
+  divergence.record(path, found, 200)
+  # The newest value is that of training after the checkpoint.
+  entry = {"step": 60_000, "field": "hat.learning_rate"}
+  files.write_json(
+    path / "config_changes.json", [entry | {"from": 1e-4, "to": 1e-6}]
+  )
+  note = lines_of(synthesis, f"celeba64={path}")[-1]
+  assert note.endswith(
+    "asks for JPEG decoder TensorFlow, fast integer DCT (found Pillow 13.0.0, "
+    "libjpeg 3.2.0), rollbacks 0 (found 1)."
+  )
+
+
+def test_the_doubt_about_the_published_temperature_is_told(tmp_path):
+  figures = {"frechet_distance": distance(19.3)}
+  path = write_run(
+    tmp_path, "cifar10", {"hat": figures, "generator": figures}, protocol()
+  )
+  note = lines_of(synthesis, f"cifar10={path}")[-1]
+  assert "evaluate.temperature 1e-08 (found 0.001)" in note
+  assert note.endswith(published.SYNTHESIS.columns["cifar10"].note)
 
 
 def score(value):
@@ -219,6 +398,10 @@ def test_ood_beside_what_needs_no_model(tmp_path):
   assert lines[6] == f"[^1]: {published.OOD_NOTE}"
   assert "SVHN: 1,000 in, 900 out, both at 32 pixels;" in lines[8]
   assert lines[8].endswith(published.OOD_NOTE)
+  assert (
+    "the paper's training asks for training steps 50,000 (found 25,000)."
+    in lines[8]
+  )
   path = write_run(
     tmp_path / "digits",
     "digits",
@@ -251,6 +434,9 @@ def test_runs_that_cannot_stand_in_the_table(tmp_path):
     ood.make(runs)
   (path / "evaluation.json").write_text('{"checkpoint_step": 4}')
   with pytest.raises(workdir.WorkdirError, match=r"older version.*--mode=eval"):
+    tables.read_runs([f"digits={path}"])
+  write_run(path, "digits", {"samples": {}}, protocol(langevin=None))
+  with pytest.raises(workdir.WorkdirError, match="the run's chains drew"):
     tables.read_runs([f"digits={path}"])
   path = write_run(tmp_path / "joint", "digits_refine", {}, protocol())
   with pytest.raises(errors.ConfigError, match="expected a retrofit"):

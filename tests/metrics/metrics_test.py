@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hatebm_jax import metrics
+from hatebm_jax.metrics import inception_score, moments
 from hatebm_jax.metrics import metric as metric_lib
-from hatebm_jax.metrics import moments
 from hatebm_jax.metrics.metric import Figure
 
 NAMES = [
@@ -27,7 +27,9 @@ def a_set(network, num_images=20):
   features = rng.normal(size=(num_images, 4))
   images = rng.integers(0, 256, (num_images, 2, 2, 1), np.uint8)
   found = moments.compute(features)
-  sample = metric_lib.Sample(images, found, features, features)
+  sums = inception_score.Sums(num_images)
+  sums.add(features)
+  sample = metric_lib.Sample(images, found, features, sums)
   return sample, metric_lib.Reference(network, found, features)
 
 

@@ -54,6 +54,18 @@ def test_inception_score_of_one_split(logits):
   np.testing.assert_allclose(found, (2.6017444398258367, 0.0), rtol=1e-12)
 
 
+def test_inception_score_of_logits_that_come_in_parts(logits):
+  sums = inception_score.Sums(len(logits), num_splits=4)
+  for part in np.split(logits, [1, 7, 30]):
+    sums.add(part)
+  expected = inception_score.score(logits, num_splits=4)
+  np.testing.assert_allclose(sums.score(), expected, 1e-12)
+  missing = inception_score.Sums(len(logits))
+  missing.add(logits[1:])
+  with pytest.raises(ValueError, match="logits of all"):
+    missing.score()
+
+
 def test_inception_score_of_splits(logits):
   order = np.random.default_rng(0).permutation(40)
   unshuffled = np.empty_like(logits)
