@@ -102,9 +102,7 @@ def _up_conv3x3_backward(saved, dy):
   dparts = resample.split(resample.unblur, pad(pad(dy, 1, 3, 3), 2, 3, 3))
   dx = _gather(dparts, _transpose(kernel), 1)
   clamped = clamp(clamp(x, 1), 2)
-  dkernel = [
-    [_tap_gradients(clamped, p) for p in row] for row in dparts
-  ]
+  dkernel = [[_tap_gradients(clamped, p) for p in row] for row in dparts]
   _, pull = jax.vjp(beyond, x, kernel)
   dx_beyond, dkernel_beyond = pull((-ends(dy, 1), -ends(dy, 2)))
   dx = resample.unclamp(resample.unclamp(dx, 1), 2) + dx_beyond
