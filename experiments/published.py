@@ -48,6 +48,8 @@ class Column(NamedTuple):
     generator: Description of the generator that the paper's hat is on; '' if
       the hat's run learns it.
     note: Sentence about the published figure that a reader of ours must know.
+    sngan: Name of the config of the SN-GAN that the table refines; '' if it
+      refines none.
   """
 
   title: str
@@ -55,6 +57,7 @@ class Column(NamedTuple):
   jpeg: bool = False
   generator: str = ""
   note: str = ""
+  sngan: str = ""
 
 
 class Table(NamedTuple):
@@ -75,12 +78,14 @@ REFINEMENT = Table(
       "CIFAR-10",
       "cifar10_refine",
       generator="its own SN-GAN (FID 18.58, batch-norm epsilon 0.001)",
+      sngan="cifar10_sngan",
     ),
     "celeba64": Column(
       "CelebA 64",
       "celeba64_refine",
       jpeg=True,
       generator="its own SN-GAN (FID 6.13, batch-norm epsilon 0.001)",
+      sngan="celeba64_sngan",
     ),
   },
   rows=(

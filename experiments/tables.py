@@ -13,7 +13,8 @@ import argparse
 import importlib
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -46,6 +47,11 @@ class Run(NamedTuple):
   def protocol(self) -> dict[str, Any]:
     """Returns what the figures of the run were made with."""
     return self.evaluation["protocol"]
+
+  @property
+  def is_ddls(self) -> bool:
+    """Returns whether DDLS drew the samples of the run."""
+    return self.protocol.get("ddls") is not None
 
 
 class Row(NamedTuple):
@@ -85,8 +91,11 @@ def main(
 def read_runs(arguments: Sequence[str]) -> list[Run]:
   """Reads LABEL=WORKDIR and LABEL=WORKDIR,OUT arguments.
 
+  A label may stand for two runs, one of them of DDLS.
+
   Raises:
-    ConfigError: If an argument has another form, or a label comes twice.
+    ConfigError: If an argument has another form, or a label comes twice for
+      runs of the same kind.
     WorkdirError: If a workdir holds no run, or the run was not evaluated.
   """
   runs = {}
@@ -96,14 +105,16 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
       raise errors.ConfigError(
         f"{argument!r}: expected LABEL=WORKDIR, such as digits=runs/digits."
       )
-    if label in runs:
-      raise errors.ConfigError(
-        f"{argument!r}: expected one run for each label, but {label} already "
-        f"stands for {runs[label].path}. Give one of them another label."
-      )
     # The name of a workdir may have a comma.
     folder, _, out = ("", "", "") if _exists(path) else path.rpartition(",")
-    runs[label] = _read_run(label, folder or path, out or path)
+    run = _read_run(label, folder or path, out or path)
+    key = label, run.is_ddls
+    if key in runs:
+      raise errors.ConfigError(
+        f"{argument!r}: expected one run for each label, but {label} already "
+        f"stands for {runs[key].path}. Give one of them another label."
+      )
+    runs[key] = run
   return list(runs.values())
 
 
@@ -137,11 +148,12 @@ def _read_evaluation(path: pathlib.Path, out: pathlib.Path) -> dict[str, Any]:
       f"{out / workdir.EVALUATION} does not give its protocol, because an "
       f"older version wrote it. Evaluate the run again with: {command}"
     )
-  if evaluation["protocol"]["langevin"] is None:
+  record = evaluation["protocol"]
+  if record["langevin"] is None and record.get("ddls") is None:
     raise workdir.WorkdirError(
       f"{out / workdir.EVALUATION}: expected figures of samples that the "
       "run's chains drew, found none. Evaluate a run that has a hat with: "
-      f"{command}"
+      f"{command}. An SN-GAN needs chains of DDLS: --config.ddls.num_steps=N."
     )
   return evaluation
 
@@ -178,29 +190,40 @@ def check(run: Run, expected: str, **fields: str) -> None:
 
 
 def frechet_table(
-  table: published.Table, runs: list[Run], models: dict[str, str]
+  table: published.Table,
+  runs: list[Run],
+  models: Callable[[Run], dict[str, str]],
+  missing: Mapping[str, Callable[[str], str]] = types.MappingProxyType({}),
 ) -> str:
   """Returns a table of Frechet distances of runs beside published FIDs.
 
   Args:
     table: The published table.
-    runs: Runs with one column each.
-    models: Names of the rows by the set of evaluation.json that they show.
+    runs: Runs; the runs of one label share a column.
+    models: Function that returns the names of a run's rows by the set of
+      evaluation.json that they show.
+    missing: Function for each model that is shown as not measured where no run
+      has it. It returns the footnote of the column of a label.
 
   Raises:
     WorkdirError: If a run was evaluated without one of these sets.
   """
-  titles, notes = [c.title for c in table.columns.values()], []
-  measured = {model: {} for model in models.values()}
+  titles, notes = {key: c.title for key, c in table.columns.items()}, []
+  measured = {}
   for run in runs:
-    column = table.columns.get(run.label)
-    title = column.title if column else run.label
-    titles += [] if column else [title]
-    notes.append(_note(run, column))
-    for name, model in models.items():
-      measured[model][title] = f"{_distance(run, name)} [^{len(notes)}]"
+    title = titles.setdefault(run.label, run.label)
+    notes.append(_note(run, table.columns.get(run.label)))
+    for name, model in models(run).items():
+      cell = f"{_distance(run, name)} [^{len(notes)}]"
+      measured.setdefault(model, {})[title] = cell
+  for model, note_of in missing.items():
+    cells = measured.setdefault(model, {})
+    for label, title in titles.items():
+      if title not in cells:
+        notes.append(note_of(label))
+        cells[title] = f"not measured [^{len(notes)}]"
   rows = merge(cited(table, "FID"), measured_rows(measured))
-  return markdown(titles, rows, notes)
+  return markdown(list(titles.values()), rows, notes)
 
 
 def cited(table: published.Table, measure: str) -> list[Row]:
@@ -277,8 +300,11 @@ def _note(run: Run, column: published.Column | None) -> str:
     text += f"{held_out:,} held-out images: {_distance(run, 'held_out')}. "
   if column is None:
     return f"{text}Not an experiment of the paper: nothing to compare with."
-  source = run.config.generator.source
-  text += departures.unknown_generator(source, column)
+  if run.is_ddls:
+    text += "The paper does not give the steps and the step size of its DDLS. "
+  else:
+    source = run.config.generator.source
+    text += departures.unknown_generator(source, column)
   found = _departures(run, column)
   if found:
     text += (
@@ -296,9 +322,14 @@ def describe(run: Run) -> str:
   parts = [
     f"{protocol['weights']} weights of step {protocol['checkpoint_step']:,}",
     f"width {run.config.model.width}",
-    f"{chain['num_steps']} Langevin steps at temperature "
-    f"{chain['temperature']:g}",
   ]
+  if run.is_ddls:
+    ddls = protocol["ddls"]
+    size = f"step size {ddls['step_size']:g}"
+    parts.append(f"{ddls['num_steps']} steps of DDLS of {size}")
+  else:
+    at = f"at temperature {chain['temperature']:g}"
+    parts.append(f"{chain['num_steps']} Langevin steps {at}")
   if run.config.objective == "joint":
     parts.append(f"generator of {run.config.generator.source or 'its own'}")
   parts += [
@@ -309,15 +340,23 @@ def describe(run: Run) -> str:
   return "; ".join(parts)
 
 
-def paper_config(column: published.Column) -> ml_collections.ConfigDict:
-  """Returns the published config of a column."""
-  module = importlib.import_module(f"hatebm_jax.configs.{column.config}")
+def paper_config(name: str) -> ml_collections.ConfigDict:
+  """Returns the published config of this name."""
+  module = importlib.import_module(f"hatebm_jax.configs.{name}")
   return module.get_config()
 
 
 def _departures(run: Run, column: published.Column) -> str:
   """Returns where a run departs from the paper's protocol; '' if nowhere."""
-  paper, protocol = paper_config(column), run.protocol
+  paper, protocol = paper_config(column.config), run.protocol
+  if run.is_ddls:
+    paper = paper_config(column.sngan)
+    return departures.text(
+      departures.of_figures(protocol, paper, column)
+      | {"SN-GAN": (column.generator, f"that of {run.path}")}
+      | departures.of_training(run.config, paper)
+      | departures.of_history(protocol, run.num_rollbacks)
+    )
   return departures.text(
     departures.of_figures(protocol, paper, column)
     | departures.of_generator(run.config.generator.source, column)

@@ -68,6 +68,10 @@ class Networks(NamedTuple):
       one.
     encoder_variables: Function `(state, weights) -> variables` of the encoder;
       None for a run without one.
+    discriminator: Linen module that maps images to logits `[batch]`; None for a
+      run without one.
+    discriminator_variables: Function `(state, weights) -> variables` of the
+      discriminator; None for a run without one.
   """
 
   hat: Hat | None
@@ -77,6 +81,8 @@ class Networks(NamedTuple):
   image_shape: tuple[int, ...]
   encoder: nn.Module | None = None
   encoder_variables: Callable[[Any, str], Any] | None = None
+  discriminator: nn.Module | None = None
+  discriminator_variables: Callable[[Any, str], Any] | None = None
 
 
 def linen_hat(module: nn.Module) -> Hat:

@@ -45,6 +45,8 @@ class Restored(NamedTuple):
     mesh: Mesh that the variables lie on.
     changes: Training fields that changed before this step, as
       `run.changes.read` returns them.
+    discriminator_variables: Variables of the discriminator; None unless
+      `config.ddls` asks for chains.
   """
 
   config: ml_collections.ConfigDict
@@ -54,6 +56,7 @@ class Restored(NamedTuple):
   encoder_variables: Any
   mesh: Mesh
   changes: tuple[dict[str, Any], ...] = ()
+  discriminator_variables: Any = None
 
 
 @signals.hold_back()
@@ -69,9 +72,9 @@ def restore(
   It is the newest checkpoint unless the config names one.
 
   Args:
-    config: Config of the command. The groups `sample`, `evaluate`, `metrics`,
-      `ood`, `chains` and `sharding` are taken from it, and the fields that
-      `given` names. All other fields are those of the run.
+    config: Config of the command. The groups `sample`, `evaluate`, `ddls`,
+      `metrics`, `ood`, `chains` and `sharding` are taken from it, and the
+      fields that `given` names. All other fields are those of the run.
     path: Path of the workdir, or of a release.
     generator: Generator of the user's own, if the run was trained with one.
     hat: Hat of the user's own, if the run was trained with one.
@@ -80,8 +83,9 @@ def restore(
   Raises:
     CheckpointError: If no checkpoint is whole, or it is of another network.
     ConfigError: If a field cannot be used, the run was trained with a generator
-      of the user's own and none is given here, or `given` names a field that
-      has no effect and differs from the run's.
+      of the user's own and none is given here, `given` names a field that has
+      no effect and differs from the run's, or `config.ddls` asks for chains of
+      a run without a discriminator.
     ReleaseError: If a release is damaged, or lacks weights that are needed.
     WorkdirError: If the workdir holds no run or no such checkpoint.
   """
@@ -90,10 +94,12 @@ def restore(
   kind = config.sample.weights
 
   def pick(model, state):
-    encoder_variables = None
+    of_encoder = of_discriminator = None
     if model.encoder:
-      encoder_variables = model.encoder_variables(state, kind)
-    return model.variables(state, kind), encoder_variables
+      of_encoder = model.encoder_variables(state, kind)
+    if config.ddls.num_steps:
+      of_discriminator = model.discriminator_variables(state, kind)
+    return model.variables(state, kind), of_encoder, of_discriminator
 
   config_lib.check(use())
   if (line := workdir.ignored(given)) and jax.process_index() == 0:
@@ -102,8 +108,15 @@ def restore(
     step = _pick_step(saved, config.sample.checkpoint, path)
     config = use(step)
     model, part = _read(config, saved, step, pick, generator, hat)
-  earlier = tuple(x for x in changes.read(path) if x["step"] < step)
-  return Restored(config, step, model, *part, sharding.make_mesh(), earlier)
+  return Restored(
+    config,
+    step,
+    model,
+    *part[:2],
+    sharding.make_mesh(),
+    changes=tuple(x for x in changes.read(path) if x["step"] < step),
+    discriminator_variables=part[2],
+  )
 
 
 @signals.hold_back()

@@ -31,11 +31,13 @@ __all__ = [
   "digest",
   "draw",
   "draw_paths",
+  "kind",
   "pictures",
   "read",
   "reconstruct",
   "restore",
   "settings",
+  "weights_digest",
   "write",
 ]
 
@@ -48,8 +50,8 @@ class Drawn(NamedTuple):
 
   Attributes:
     generated: Images G(z), where the chains started.
-    samples: Images G(z) + y, where the chains ended; without a hat, the same as
-      `generated`.
+    samples: Images G(z) + y, where the chains ended, or G(z) where those of
+      DDLS ended; without chains, the same as `generated`.
     repeat: Number of the set of images, see `draw`.
   """
 
@@ -70,24 +72,36 @@ def compile_chains(
     A function of the chains' indices `[batch]`. It returns G(z) at the start
     and the sample, `[batch, height, width, channels]` in [-1, 1].
   """
-  model, mesh = restored.networks, restored.mesh
-  plan = chains_lib.evaluation_plan(restored.config)
+  model, config = restored.networks, restored.config
+  plan = chains_lib.evaluation_plan(config)
 
   def draw(variables, rngs):
-    if model.hat is None:
-      _, generator_fn = chains_lib.bind(model, variables)
+    of_run, of_discriminator = variables
+    if kind(restored) == "generator":
+      _, generator_fn = chains_lib.bind(model, of_run)
       x_generated = generator_fn(chains_lib.start(model, plan, rngs).z)
       return x_generated, x_generated
-    fresh = chains_lib.run(model, plan, variables, rngs)
+    if kind(restored) == "ddls":
+      logits = lambda x: model.discriminator.apply(of_discriminator, x)
+      fresh = chains_lib.run_ddls(model, logits, of_run, rngs, **config.ddls)
+    else:
+      fresh = chains_lib.run(model, plan, of_run, rngs)
     return fresh.x_start, fresh.x_sample
 
   def call(variables, indices):
-    method = restored.config.sharding.chains
-    split = chains_lib.over_devices(draw, mesh, method)
+    split = chains_lib.over_devices(draw, restored.mesh, config.sharding.chains)
     return split(variables, _chain_rngs(restored, indices))
 
   compiled = jax.jit(call)
-  return lambda indices: compiled(restored.variables, jnp.asarray(indices))
+  variables = restored.variables, restored.discriminator_variables
+  return lambda indices: compiled(variables, jnp.asarray(indices))
+
+
+def kind(restored: Restored) -> str:
+  """Returns what draws the samples of a run: `hat`, `ddls` or `generator`."""
+  if restored.networks.hat is not None:
+    return "hat"
+  return "ddls" if restored.config.ddls.num_steps else "generator"
 
 
 def _chain_rngs(restored: Restored, indices: jax.Array) -> jax.Array:
@@ -180,10 +194,11 @@ def reconstruct(restored: Restored, num_images: int) -> np.ndarray:
 def pictures(restored: Restored, drawn: Drawn) -> dict[str, np.ndarray]:
   """Returns a run's pictures by name, uint8 `[height, width, channels]`."""
   result = {"generator": images.grid(drawn.generated[:_GRID_IMAGES])}
-  if restored.networks.hat is not None:
+  if kind(restored) != "generator":
+    result["grid"] = images.grid(drawn.samples[:_GRID_IMAGES])
+  if kind(restored) == "hat":
     paths = draw_paths(restored)
     result |= {
-      "grid": images.grid(drawn.samples[:_GRID_IMAGES]),
       "paths": film_strip.picture(paths),
       "split": film_strip.split_picture(paths),
     }
@@ -207,17 +222,20 @@ def _reconstructions(restored: Restored) -> dict[str, np.ndarray]:
 
 def settings(restored: Restored) -> dict[str, Any]:
   """Returns the settings that a run's images are drawn with, for records."""
-  config = restored.config
-  has_hat = restored.networks.hat is not None
+  config, is_hat = restored.config, kind(restored) == "hat"
   plan = chains_lib.evaluation_plan(config)
-  return {
+  record = {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
-    "langevin": plan.settings._asdict() if has_hat else None,
+    "langevin": plan.settings._asdict() if is_hat else None,
     "init_scale_z": plan.init_scale_z,
-    "init_scale_y": plan.init_scale_y if has_hat else None,
+    "init_scale_y": plan.init_scale_y if is_hat else None,
   }
+  # Records of other samples do not have the entry `ddls`.
+  if kind(restored) == "ddls":
+    record |= {"init_scale_z": 1.0, "ddls": config.ddls.to_dict()}
+  return record
 
 
 def _place(
@@ -228,13 +246,20 @@ def _place(
 ) -> tuple[sample_files.Place, dict[str, Any]]:
   """Returns the file of a set of images, and the record of what draws them."""
   record = settings(restored) | {
-    "weights_sha256": digest(restored.variables),
+    "weights_sha256": weights_digest(restored),
     "repeat": repeat,
   }
   folder = files.as_path(path) / sample_files.FOLDER
   weights = restored.config.sample.weights
   found = sample_files.find(folder, restored.step, weights, record, images)
   return found, record
+
+
+def weights_digest(restored: Restored) -> str:
+  """Returns a SHA-256 of the weights that draw the samples of a run."""
+  if kind(restored) == "ddls":
+    return digest((restored.variables, restored.discriminator_variables))
+  return digest(restored.variables)
 
 
 def digest(variables: Any) -> str:
@@ -330,8 +355,12 @@ def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
     file = stem.with_name(f"{stem.name}_{name}.png")
     files.write_png(file, picture)
     print(f"{name:>15}: {file}")
-  steps = restored.config.evaluate.num_steps
-  chain = f", {steps} Langevin steps" if restored.networks.hat else ""
+  config = restored.config
+  steps = {
+    "hat": f", {config.evaluate.num_steps} Langevin steps",
+    "ddls": f", {config.ddls.num_steps} steps of DDLS",
+  }
+  chain = steps.get(kind(restored), "")
   print(
     f"{'samples':>15}: {place.path} ({len(images)} images, "
     f"{sample.weights} weights of step {restored.step}{chain})",

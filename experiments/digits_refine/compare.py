@@ -10,66 +10,14 @@ very figures, in favour of DDLS.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 
-import jax
-import numpy as np
-
-from hatebm_jax import chains, evaluation, images, pixels, restore, sample
-from hatebm_jax import rng as rng_lib
-from hatebm_jax.objectives import sngan
+from experiments import ddls_search
+from hatebm_jax import chains, evaluation, images, sample
 from hatebm_jax.run import files, workdir
 
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3)
-_CHUNK = 250  # Number of chains at a time.
-
-
-def draw_ddls(
-  path: pathlib.Path, num_images: int, num_steps: int
-) -> dict[str, np.ndarray]:
-  """Draws images by DDLS from the newest checkpoint of an SN-GAN run.
-
-  Args:
-    path: Path of the run's workdir.
-    num_images: Number of images, a multiple of 250.
-    num_steps: Number of Langevin steps, one gradient each.
-
-  Returns:
-    The images by step size, uint8 `[num_images, height, width, channels]`.
-  """
-  config = workdir.read_config(path)
-  # The optimizers are not read.
-  trained, state, _ = restore.restore_part(
-    config,
-    path,
-    lambda _, state: state._replace(
-      generator=state.generator._replace(optimizer=(), average=()),
-      discriminator=state.discriminator._replace(optimizer=(), average=()),
-    ),
-  )
-  rng = rng_lib.stream(jax.random.key(config.seed), "sample")
-
-  @functools.partial(jax.jit, static_argnames="step_size")
-  def run(state, indices, step_size):
-    return chains.run_ddls(
-      trained,
-      sngan.bind_discriminator(config, state),
-      trained.variables(state, "raw"),
-      rng_lib.per_index(rng, indices),
-      num_steps,
-      step_size,
-    ).x_sample
-
-  def draw(step_size):
-    starts = range(0, num_images, _CHUNK)
-    drawn = [run(state, np.arange(i, i + _CHUNK), step_size) for i in starts]
-    return pixels.to_uint8(np.concatenate(jax.device_get(drawn)))
-
-  return {
-    f"DDLS, eps {step_size}": draw(step_size) for step_size in _STEP_SIZES
-  }
 
 
 def main() -> None:
@@ -86,8 +34,14 @@ def main() -> None:
   drawn = sample.draw(restored)
   # A Langevin step takes one gradient for z and one for y.
   gradients = 2 * config.evaluate.num_steps
-  ddls = draw_ddls(args.sngan.absolute(), config.sample.num_images, gradients)
-  sets = {"SN-GAN": drawn.generated, "Hat EBM": drawn.samples} | ddls
+  of_gan = workdir.read_config(args.sngan)
+  of_gan.sample.num_images = config.sample.num_images
+  of_gan.ddls.num_steps = gradients
+  gan = sample.restore(of_gan, args.sngan.absolute())
+  sets = {"SN-GAN": drawn.generated, "Hat EBM": drawn.samples}
+  for step_size in _STEP_SIZES:
+    found = ddls_search.draw(gan, gradients, step_size)
+    sets[f"DDLS, eps {step_size}"] = found
   result = {
     "num_gradients": gradients,
     "langevin": chains.evaluation_plan(config).settings._asdict(),

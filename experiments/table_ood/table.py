@@ -84,7 +84,7 @@ def _note(run: tables.Run, sets: dict[str, dict]) -> str:
 
 def _departures(run: tables.Run) -> str:
   """Returns a sentence about the hat's training; '' if it is the paper's."""
-  paper = tables.paper_config(next(iter(published.OOD.columns.values())))
+  paper = tables.paper_config(next(iter(published.OOD.columns.values())).config)
   found = departures.of_weights(run.protocol, paper)
   found |= departures.of_training(run.config, paper)
   found |= departures.of_history(run.protocol, run.num_rollbacks)

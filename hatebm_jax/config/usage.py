@@ -14,6 +14,11 @@ HELP = {
     "These fields set the Langevin chains of sampling and evaluation. A field "
     "that is None has the value of training."
   ),
+  "ddls": (
+    "These fields set discriminator driven latent sampling (DDLS), which draws "
+    "samples of an SN-GAN run: Langevin steps move z by the discriminator of "
+    "the run."
+  ),
   "metrics": (
     "These fields say what --mode=evaluate measures, and against which images."
   ),
@@ -128,6 +133,17 @@ _GROUPS = {
       0.01,
       rules.SCALE,
       "The standard deviation of y at the start of a chain.",
+    ),
+  },
+  "ddls": {
+    "num_steps": Field(
+      0,
+      rules.integer(0, 10**6, note="none"),
+      "A chain takes this many Langevin steps, each with one gradient. 0 means "
+      "that the samples of an SN-GAN are the images of its generator.",
+    ),
+    "step_size": Field(
+      0.1, rules.BOUND, "The step size epsilon of the latent z."
     ),
   },
   "metrics": {

@@ -111,7 +111,7 @@ def _record(
   point = {
     "step": restored.step,
     "weights": restored.config.sample.weights,
-    "weights_sha256": sample.digest(restored.variables),
+    "weights_sha256": sample.weights_digest(restored),
     "protocol": record,
   }
   return json.loads(json.dumps(point))
@@ -163,11 +163,12 @@ def _order(key: tuple[int, str]) -> tuple[int, int]:
 def distance(point: dict[str, Any]) -> dict[str, Any]:
   """Returns mean, spread and values of a point's Frechet distance.
 
-  They are those of the hat's samples, or of the generator's images in a run
-  without a hat.
+  They are those of the samples, or of the generator's images in a run without
+  chains.
   """
   sets = point["sets"]
-  return sets.get("hat", sets["generator"])["frechet_distance"]
+  name = next((x for x in ("hat", "ddls") if x in sets), "generator")
+  return sets[name]["frechet_distance"]
 
 
 def picture(curve: dict[str, Any]) -> np.ndarray:

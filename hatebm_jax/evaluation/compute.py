@@ -170,14 +170,13 @@ def measure_images(
     `protocol` and `sets` of evaluation.json, without the held-out images.
   """
   config = restored.config
-  # A run without a hat has no other images than the generator's.
-  has_hat = restored.networks.hat is not None
+  # Without chains, these are the same set.
+  kind = sample.kind(restored)
 
   def draw(repeat):
     given = drawn if repeat == 0 else None
     for batch in [given] if given else sample.batches(restored, repeat):
-      hat = {"hat": batch.samples} if has_hat else {}
-      yield hat | {"generator": batch.generated}
+      yield {kind: batch.samples, "generator": batch.generated}
 
   def reference_of(repeat):
     if not repeat or not preset.is_paper(config):

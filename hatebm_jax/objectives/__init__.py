@@ -42,8 +42,8 @@ def make(
     hat: Hat of the user's own; None: the hat of the config.
 
   Raises:
-    ConfigError: If there is no such objective, or it does not take a network
-      that is given.
+    ConfigError: If there is no such objective, it does not take a network that
+      is given, or it has no discriminator and `config.ddls` asks for one.
   """
   if config.objective not in names():
     raise errors.ConfigError(
@@ -62,6 +62,12 @@ def make(
         "takes a hat and a generator, 'synthesis' a hat)."
       )
   objective = module.make(config, mesh, **given)
+  if config.ddls.num_steps and objective.networks.discriminator is None:
+    raise errors.ConfigError(
+      f"config.ddls.num_steps={config.ddls.num_steps}: expected a run with a "
+      f"discriminator, found the objective {config.objective!r}. Leave it out, "
+      "or name the workdir or the release of an SN-GAN."
+    )
   if config.train.start_from:
     return start.from_weights(config, objective)
   return objective

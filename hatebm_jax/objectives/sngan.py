@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from hatebm_jax import energy as energy_lib
 from hatebm_jax import optim, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.models import discriminator as discriminator_lib
@@ -58,8 +57,11 @@ def make(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
   Raises:
     ConfigError: If the config's generator is a decoder.
   """
-  model = generators.without_hat(config, "generator")
   discriminator = make_discriminator(config)
+  model = generators.without_hat(config, "generator")._replace(
+    discriminator=discriminator,
+    discriminator_variables=discriminator_variables,
+  )
   return Objective(
     init=_make_init(config, model, discriminator),
     step=_make_step(config, mesh, model, discriminator),
@@ -78,21 +80,18 @@ def make_discriminator(config: ml_collections.ConfigDict) -> nn.Module:
   ).clone(conv_form=config.model.conv_form)
 
 
-def bind_discriminator(
-  config: ml_collections.ConfigDict, state: State
-) -> energy_lib.HatFn:
-  """Returns the trained discriminator of a run, images -> logits `[batch]`.
+def discriminator_variables(state: State, weights: str) -> dict[str, Any]:
+  """Returns the variables of the trained discriminator.
 
   Args:
-    config: Config of the run.
     state: State of the run.
+    weights: Which weights of the learner, `raw` or `averaged`. There is one set
+      of estimates of the singular vectors.
   """
-  discriminator = make_discriminator(config)
-  variables = {
-    "params": state.discriminator.params,
+  return {
+    "params": learner.params_of(state.discriminator, weights),
     "spectral": state.spectral,
   }
-  return lambda x: discriminator.apply(variables, x)
 
 
 def _make_optimizers(config):

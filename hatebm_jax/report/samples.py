@@ -73,7 +73,7 @@ def _settings(folder: epath.Path, name: sample_files.Name) -> Iterator[str]:
   """Yields the settings of a file of images, if it has a record."""
   record = sample_files.read_record(folder / f"{name.stem()}.npz")
   if record:
-    chain = record.get("langevin")
+    chain = record.get("langevin") or record.get("ddls")
     entries = {"seed": record.get("seed")}
     entries |= chain if isinstance(chain, dict) else {}
     text = ", ".join(

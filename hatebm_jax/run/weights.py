@@ -26,6 +26,8 @@ from hatebm_jax.run import checkpoint, files
 FILE = "weights.safetensors"
 _TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 _MAX_DIGITS = 12
+# Parts of a state that a release of an SN-GAN may lack.
+_OF_DISCRIMINATOR = ("discriminator", "spectral")
 _ADVICE = "Copy the release again, or make it again."
 
 
@@ -251,6 +253,12 @@ class Release:
         f"{self.path} holds no averaged weights ({key} is missing), because "
         "the files that it was made from have none. Use the raw ones: "
         "--config.sample.weights=raw."
+      )
+    if shape is None and key.split("/")[0] in _OF_DISCRIMINATOR:
+      raise ReleaseError(
+        f"{self.path} holds no discriminator ({key} is missing), because none "
+        "was given when it was made. Make it again with --discriminator=FILE. "
+        "The generator alone can draw: --config.ddls.num_steps=0."
       )
     found = "there is none" if shape is None else f"{dtype} {shape}"
     raise ReleaseError(

@@ -21,6 +21,7 @@ EVALUATION = "evaluation.json"
 # The names that people read for the sets of evaluation.json.
 SET_LABELS = {
   "hat": "hat samples",
+  "ddls": "DDLS samples",
   "generator": "generator alone",
   "samples": "given samples",
   "held_out": "held-out images",

@@ -44,6 +44,8 @@ ZERO = {
   "evaluate.tau",
   "evaluate.init_scale_z",
   "evaluate.init_scale_y",
+  "ddls.num_steps",
+  "ddls.step_size",
   "chains.num_chains",
 }
 BOOLEAN = {"sample.png", "sharding.split_optimizer"}
@@ -312,7 +314,8 @@ def test_what_may_change_when_a_run_is_resumed():
 
 
 def test_what_sampling_and_evaluation_follow():
-  groups = {"sample", "evaluate", "metrics", "ood", "chains", "sharding"}
+  groups = {"sample", "evaluate", "ddls", "metrics", "ood", "chains"}
+  groups |= {"sharding"}
   followed = {name for name, field in config_lib.fields() if field.in_use}
   for group in groups:
     assert {f"{group}.{x}" for x in config_lib.GROUPS[group]} < followed
