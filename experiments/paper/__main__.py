@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
-from experiments.paper import checks, manifest, rows
+from experiments.paper import checks, manifest, rows, stages
 from hatebm_jax import errors
+from hatebm_jax.run import checkpoint
 
 _WORKDIR = "runs/paper"
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """
   # The accelerator belongs to the stages, which are processes of their own.
   jax.config.update("jax_platforms", "cpu")
+  checkpoint.hide_threads()
   args, overrides = _parser().parse_known_args(arguments)
   try:
     if not (args.row or args.again):
@@ -44,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       return
     name, options = _choose(args, overrides)
     if args.commands:
-      plan = rows.plan(name, options)
-      print("\n".join(map(manifest.shown, plan.stages())))
+      plan = stages.plan(rows.ROWS[name], options)
+      print("\n".join(map(manifest.shown, plan.stages().values())))
       return
     file = make(name, options)
     if args.again:
@@ -57,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def listing() -> str:
   """Returns the rows and what each of them needs."""
   lines = ["ROW is one of these:"]
-  lines += [f"  {name:28}{checks.needs(name)}" for name in rows.ROWS]
+  lines += [
+    f"  {name:28}{checks.needs(row)}" for name, row in rows.ROWS.items()
+  ]
   return "\n".join([*lines, "--help describes the options."])
 
 
@@ -75,23 +80,26 @@ def make(name: str, options: rows.Options) -> pathlib.Path:
     StageError: If a stage fails.
     UserError: If data or weights are missing. This is said before training.
   """
-  checks.check_weights(name, options)
-  plan, records = rows.plan(name, options), {}
-  before = manifest.done(options)
-  for stages in (plan.prepare, [*plan.train.values(), *plan.measure]):
-    if stages is not plan.prepare:
-      checks.check(plan)
-    for stage in stages:
-      known = before.get(manifest.shown(stage))
-      if known and all(x.exists() for x in stage.outputs):
-        print(f"{name}, {stage.name}: done before.", flush=True)
-        records[stage.name] = known
-      else:
-        records[stage.name] = _run(name, stage)
-      file = manifest.write(name, options, plan, records)
-  print((plan.out / rows.TABLE).read_text())
-  print(f"The manifest is {file}.")
-  return file
+  row, out = rows.ROWS[name], options.workdir / name
+  checks.check_weights(row, options)
+  before, records, is_checked = manifest.done(options), {}, False
+  for key in stages.plan(row, options).stages():
+    # A stage may have chosen what a later command has.
+    plan = stages.plan(row, options)
+    stage = plan.stages()[key]
+    if stage not in plan.prepare and not is_checked:
+      checks.check(row, options, plan)
+      is_checked = True
+    known = before.get(manifest.shown(stage))
+    if known and all(x.exists() for x in stage.outputs):
+      print(f"{name}, {key}: done before.", flush=True)
+      records[key] = known
+    else:
+      records[key] = _run(name, stage)
+    manifest.write(row, options, plan, records)
+  print((out / stages.TABLE).read_text())
+  print(f"The manifest is {out / manifest.FILE}.")
+  return out / manifest.FILE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,7 +199,7 @@ def _taken(name: str, arguments: list[str]) -> dict[str, str]:
   return taken
 
 
-def _run(row: str, stage: rows.Stage) -> dict:
+def _run(row: str, stage: stages.Stage) -> dict[str, Any]:
   """Runs the command of a stage and returns its record."""
   print(f"{row}, {stage.name}: {manifest.shown(stage)}", flush=True)
   was_resumed = stage.outputs[0].parent.exists()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper import rows
+from experiments.paper import rows, stages
 from hatebm_jax import sample
 from hatebm_jax.evaluation import REFERENCE_FILE
 from hatebm_jax.run import files, workdir
@@ -65,14 +65,14 @@ def done(options: rows.Options) -> dict[str, dict[str, Any]]:
   return result
 
 
-def shown(stage: rows.Stage) -> str:
+def shown(stage: stages.Stage) -> str:
   """Returns the command of a stage as a user types it."""
   text = shlex.join(("python", *stage.command))
   return f"{text} > {shlex.quote(str(stage.prints))}" if stage.prints else text
 
 
 def of_stage(
-  stage: rows.Stage, started: float, ended: float, was_resumed: bool
+  stage: stages.Stage, started: float, ended: float, was_resumed: bool
 ) -> dict[str, Any]:
   """Returns the record of a stage that has ended well.
 
@@ -96,45 +96,40 @@ def of_stage(
 
 
 def write(
-  name: str,
+  row: rows.Row,
   options: rows.Options,
-  plan: rows.Plan,
-  stages: Mapping[str, dict[str, Any]],
-) -> pathlib.Path:
+  plan: stages.Plan,
+  records: Mapping[str, dict[str, Any]],
+) -> None:
   """Writes the manifest of a row.
 
   Args:
-    name: Name of the row.
+    row: The row.
     options: What the user chose.
     plan: Stages of the row.
-    stages: Records of the row's stages that are done, by their names.
-
-  Returns:
-    The path of the manifest.
+    records: Records of the stages that are done, by their names.
   """
   chosen = options._asdict()
   del chosen["workdir"]
-  content = {
-    "row": name,
-    "options": chosen,
-    "stages": list(stages.values()),
-    "runs": {
-      config: _run(path)
-      for config, path in plan.runs.items()
-      if config in options.taken or plan.train[config].name in stages
-    },
-  }
-  measured = {x.name: x.outputs[0] for x in plan.measure if x.name in stages}
+  trained = [x for x, stage in plan.train.items() if stage.name in records]
   evaluated = {
-    k: v for k, v in measured.items() if v.name == workdir.EVALUATION
+    key: stage.outputs[0]
+    for key, stage in plan.measure.items()
+    if key in records and stage.outputs[0].name == workdir.EVALUATION
   }
-  content |= {
-    "reference_sha256": {k: _reference(v.parent) for k, v in evaluated.items()},
-    "figures": {k: _figures(v, options) for k, v in evaluated.items()},
+  content = {
+    "row": row.name,
+    "options": chosen,
+    "stages": list(records.values()),
+    "runs": {
+      config: _run(stages.run_folder(config, options))
+      for config in row.configs
+      if config in options.taken or config in trained
+    },
+    "reference_sha256": {k: _reference(x) for k, x in evaluated.items()},
+    "figures": {k: _figures(x, options) for k, x in evaluated.items()},
   }
-  file = plan.out / FILE
-  files.write_json(file, content, indent=2)
-  return file
+  files.write_json(options.workdir / row.name / FILE, content, indent=2)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -159,9 +154,9 @@ def _run(path: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _reference(out: pathlib.Path) -> str | None:
+def _reference(evaluated: pathlib.Path) -> str | None:
   """Returns the SHA-256 of the moments of the reference images."""
-  file = out / REFERENCE_FILE
+  file = evaluated.with_name(REFERENCE_FILE)
   if not file.exists():
     return None
   digest = hashlib.sha256()
