@@ -18,7 +18,6 @@ TABLE = "table.md"
 _OOD_DIGITS = ("photographs", "turned")
 # Settings of --budget=tiny: every row ends within a minute or two.
 _TINY = {
-  "model.width": 8,
   "model.latent_size": 4,
   "train.num_steps": 4,
   "train.batch_size": 8,
@@ -179,6 +178,8 @@ class _Commands:
     if not self._options.is_tiny:
       return ()
     fields = dict(_TINY)
+    # Larger images need wider networks.
+    fields["model.width"] = max(8, self._row.image_size // 8)
     if config.endswith("_autoencoder"):
       fields["train.test_every"] = fields["train.num_steps"]
     if not self._row.is_twin:
