@@ -160,10 +160,7 @@ def _run(
   if mode == "evaluate":
     _evaluate(restored, None, out)
     return 0
-  drawn = sample.read(restored, out)
-  if drawn is None:
-    drawn = sample.draw(restored)
-    sample.write(restored, out, drawn)
+  drawn = sample.read_or_draw(restored, out)
   if mode == "train" and evaluation.has_network(restored.config):
     _evaluate(restored, drawn, out)
   return 0

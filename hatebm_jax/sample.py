@@ -12,13 +12,7 @@ import tqdm
 from etils import epath
 
 from hatebm_jax import chains as chains_lib
-from hatebm_jax import (
-  data,
-  film_strip,
-  images,
-  pixels,
-  sharding,
-)
+from hatebm_jax import data, film_strip, images, pixels, sharding
 from hatebm_jax import rng as rng_lib
 from hatebm_jax.restore import Restored, restore
 from hatebm_jax.run import files, npz, sample_files
@@ -34,6 +28,7 @@ __all__ = [
   "kind",
   "pictures",
   "read",
+  "read_or_draw",
   "reconstruct",
   "restore",
   "settings",
@@ -241,18 +236,19 @@ def settings(restored: Restored) -> dict[str, Any]:
 def _place(
   restored: Restored,
   path: epath.PathLike,
-  repeat: int = 0,
+  record: dict[str, Any],
   images: np.ndarray | None = None,
-) -> tuple[sample_files.Place, dict[str, Any]]:
-  """Returns the file of a set of images, and the record of what draws them."""
-  record = settings(restored) | {
-    "weights_sha256": weights_digest(restored),
-    "repeat": repeat,
-  }
+) -> sample_files.Place:
+  """Returns the file of a set of images."""
   folder = files.as_path(path) / sample_files.FOLDER
   weights = restored.config.sample.weights
-  found = sample_files.find(folder, restored.step, weights, record, images)
-  return found, record
+  return sample_files.find(folder, restored.step, weights, record, images)
+
+
+def _record(restored: Restored, repeat: int = 0) -> dict[str, Any]:
+  """Returns the record of what draws a set of images; it takes a hash."""
+  sha256 = weights_digest(restored)
+  return settings(restored) | {"weights_sha256": sha256, "repeat": repeat}
 
 
 def weights_digest(restored: Restored) -> str:
@@ -282,7 +278,29 @@ def read(restored: Restored, path: epath.PathLike) -> Drawn | None:
     The first `config.sample.num_images` images. None if no file holds as many
     images of these weights and settings.
   """
-  place, _ = _place(restored, path)
+  return _read(restored, path, _record(restored))
+
+
+def read_or_draw(restored: Restored, path: epath.PathLike) -> Drawn:
+  """Reads images that the same settings drew before, or draws and writes them.
+
+  Args:
+    restored: Restored run.
+    path: Path of the workdir, or of another folder.
+  """
+  record = _record(restored)
+  drawn = _read(restored, path, record)
+  if drawn is None:
+    drawn = draw(restored)
+    _write(restored, path, drawn, record)
+  return drawn
+
+
+def _read(
+  restored: Restored, path: epath.PathLike, record: dict[str, Any]
+) -> Drawn | None:
+  """Reads the images of a record; None if there are too few."""
+  place = _place(restored, path, record)
   num_images = restored.config.sample.num_images
   (missing,) = sharding.any_process(place.num_images < num_images)
   if missing:
@@ -335,8 +353,18 @@ def write(restored: Restored, path: epath.PathLike, drawn: Drawn) -> None:
     path: Path of the workdir, or of another folder.
     drawn: Drawn images.
   """
+  _write(restored, path, drawn, _record(restored, drawn.repeat))
+
+
+def _write(
+  restored: Restored,
+  path: epath.PathLike,
+  drawn: Drawn,
+  record: dict[str, Any],
+) -> None:
+  """Writes the images of a record and their pictures, unless they are there."""
   sample, images = restored.config.sample, drawn.samples
-  place, record = _place(restored, path, drawn.repeat, images)
+  place = _place(restored, path, record, images)
   writes = jax.process_index() == 0
   (kept,) = sharding.any_process(writes and place.num_images >= len(images))
   if kept:

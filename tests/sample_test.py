@@ -102,6 +102,22 @@ def write(path, out, **overrides):
   return drawn, found
 
 
+def test_images_are_drawn_once_and_their_weights_hashed_once(
+  path, tmp_path, monkeypatch
+):
+  hashed, digest = [], sample.digest
+  count = lambda variables: hashed.append(1) or digest(variables)
+  monkeypatch.setattr(sample, "digest", count)
+  restored = sample.restore(tiny.config(), path)
+  first = sample.read_or_draw(restored, tmp_path)
+  assert len(hashed) == 1
+  monkeypatch.setattr(sample, "draw", None)  # The file has the images.
+  again = sample.read_or_draw(restored, tmp_path)
+  assert len(hashed) == 2
+  np.testing.assert_array_equal(first.samples, again.samples)
+  np.testing.assert_array_equal(first.generated, again.generated)
+
+
 def images_of(out):
   """Returns the images of the files in a folder by name."""
   found = {}

@@ -89,7 +89,7 @@ def compile_step(
     mesh: Mesh of the devices. They need not exist.
   """
   # JAX's default backend here is the host, and not what the step is for.
-  config = ml_collections.ConfigDict(config)
+  config = config.copy_and_resolve_references()
   config.model.conv_form = conv_ops.choose(config.model.conv_form, "tpu")
   objective = objectives.make(config, mesh)
   state = compile_lib.abstract_state(config, objective, mesh)

@@ -67,15 +67,16 @@ def measure_checkpoints(
       f"{path} holds no checkpoint: expected a trained run. Train it first."
     )
   old = {(x["step"], x["weights"]): x for x in (known or {}).get("points", ())}
-  reference, points = None, {}
+  reference = points = None
   for step in steps:
     for weights in _WEIGHTS:
       restored = _restore(config, path, given, step, weights)
       if reference is None:
         checks.check(restored.config, restored.networks.hat is not None)
         reference = image_quality.load_reference(restored.config)
-        points = _of_same_protocol(old, _record(restored, reference))
       expected = _record(restored, reference)
+      if points is None:
+        points = _of_same_protocol(old, expected)
       found = old.get((step, weights))
       (missing,) = sharding.any_process(not _is_same(found, expected))
       if missing:

@@ -32,20 +32,13 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
   Raises:
     FileError: If the record is not JSON, or holds something else.
   """
-  file = path / FILE
-  if not file.exists():
-    return []
-  advice = (
+  return files.read_record(
+    path / FILE,
+    "step, field, from and to of each change",
+    _is_change,
     "Restore it from a copy, or move it away; the run then forgets what was "
-    "changed."
+    "changed.",
   )
-  entries = files.read_json(file, advice, list)
-  if not all(map(_is_change, entries)):
-    raise files.FileError(
-      f"{file}: expected step, field, from and to of each change, found "
-      f"something else. {advice}"
-    )
-  return entries
 
 
 def differences(

@@ -126,23 +126,15 @@ def rollbacks(path: epath.Path) -> list[dict]:
     One dict for each rollback, with `step`, `to`, `rule` and `value`.
 
   Raises:
-    FileError: If the record is not JSON.
-    WorkdirError: If it holds something else.
+    FileError: If the record is not JSON, or holds something else.
   """
-  file = path / FILE
-  if not file.exists():
-    return []
-  advice = (
+  return files.read_record(
+    path / FILE,
+    "step, to, rule and value of each rollback",
+    _is_rollback,
     "Restore it from a copy, or move it away; the run then forgets how often "
-    "it went back."
+    "it went back.",
   )
-  entries = files.read_json(file, advice, list)
-  if not all(map(_is_rollback, entries)):
-    raise workdir.WorkdirError(
-      f"{file}: expected step, to, rule and value of each rollback, found "
-      f"something else. {advice}"
-    )
-  return entries
 
 
 def record(path: epath.Path, found: Divergence, to: int) -> None:

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,34 @@ def read_json(path: epath.PathLike, advice: str, kind: type) -> Any:
       f"{type(found).__name__}. {advice}"
     )
   return found
+
+
+def read_record(
+  path: epath.PathLike,
+  expected: str,
+  is_entry: Callable[[Any], bool],
+  advice: str,
+) -> list[dict[str, Any]]:
+  """Reads the JSON list of what has happened in a run.
+
+  Args:
+    path: Path of the file. Without one, nothing has happened.
+    expected: Description of an entry, for the error message.
+    is_entry: Function that says whether JSON is an entry.
+    advice: Sentence that ends the message: what the user can do.
+
+  Raises:
+    FileError: If the file is not a JSON list of such entries.
+  """
+  path = as_path(path)
+  if not path.exists():
+    return []
+  entries = read_json(path, advice, list)
+  if not all(map(is_entry, entries)):
+    raise FileError(
+      f"{path}: expected {expected}, found something else. {advice}"
+    )
+  return entries
 
 
 def sha256(path: epath.PathLike) -> str:

@@ -11,7 +11,7 @@ import jax
 import pytest
 import tiny
 
-from hatebm_jax import data
+from hatebm_jax import data, errors, sharding
 from hatebm_jax.aot import report, topology
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -40,6 +40,14 @@ def run(config, topology, *overrides):
     capture_output=True,
     text=True,
   )
+
+
+def test_a_caller_keeps_its_config():
+  config = tiny.config("digits_sngan", generator__kind="decoder")
+  # It ends before anything is compiled.
+  with pytest.raises(errors.ConfigError, match=r"generator\.kind='decoder'"):
+    report.compile_step(config, sharding.make_mesh(jax.devices()[:1]))
+  assert config.model.conv_form == "auto"
 
 
 @needs_libtpu

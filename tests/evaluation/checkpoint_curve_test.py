@@ -70,7 +70,7 @@ def test_a_point_is_what_an_evaluation_of_its_checkpoint_finds(run, curve):
 
 
 def test_figures_that_are_there_are_not_computed_again(
-  run, curve, tmp_path, capsys
+  run, curve, tmp_path, capsys, monkeypatch
 ):
   # A command that was stopped after three points has left them. Another
   # figure shows that a point was kept.
@@ -85,9 +85,12 @@ def test_figures_that_are_there_are_not_computed_again(
     evaluation.save_curve(found, tmp_path)
     seen.append(len(found["points"]))
 
-  known = evaluation.read_curve(tmp_path)
+  known, hashed, digest = evaluation.read_curve(tmp_path), [], sample.digest
+  count = lambda variables: hashed.append(1) or digest(variables)
+  monkeypatch.setattr(sample, "digest", count)
   found = evaluation.measure_checkpoints(config(), run, known, note)
   assert seen == [3, 3, 3, 4, 5, 6]
+  assert len(hashed) == 6  # The weights of each point are hashed once.
   means = [checkpoint_curve.distance(x)["mean"] for x in found["points"]]
   expected = [checkpoint_curve.distance(x)["mean"] for x in curve["points"]]
   assert means == [0.5, expected[1], 0.5, *expected[3:]]

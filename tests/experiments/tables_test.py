@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import published, tables
+from experiments import ddls_search, published, tables
 from experiments.table_ood import table as ood
 from experiments.table_refinement import table as refinement
 from experiments.table_retrofit import table as retrofit
@@ -91,8 +91,15 @@ def lines_of(table, *arguments):
   return table.make(tables.read_runs(arguments)).splitlines()
 
 
+def note_of(number, lines):
+  """Returns the footnote of a number."""
+  (found,) = [line for line in lines if line.startswith(f"[^{number}]: ")]
+  return found
+
+
 def test_without_runs_the_published_rows_stand_alone():
-  assert lines_of(refinement) == [
+  lines = lines_of(refinement)
+  assert lines[:8] == [
     "| model | source | CIFAR-10 | CelebA 64 |",
     "| --- | --- | --- | --- |",
     "| SN-GAN (start) | cited (Hill et al. 2022) | FID 18.58 ± 0.08 "
@@ -100,9 +107,22 @@ def test_without_runs_the_published_rows_stand_alone():
     "| SN-GAN of torch-mimicry | cited (Lee and Town 2020) | FID 16.77 "
     "| FID 5.71 |",
     "| DDLS | cited (Hill et al. 2022) | FID 14.59 ± 0.07 | FID 6.06 ± 0.01 |",
+    "| DDLS | measured here | not measured [^1] | not measured [^2] |",
     "| Hat EBM | cited (Hill et al. 2022) | FID 14.04 ± 0.11 "
     "| FID 5.98 ± 0.02 |",
+    "",
   ]
+  assert note_of(2, lines) == (
+    "[^2]: Train the SN-GAN: `python -m hatebm_jax.main "
+    "--config=configs/celeba64_sngan.py --workdir=runs/celeba64_sngan`. Choose "
+    "the steps N and the step size EPS: `python -m experiments.ddls_search "
+    "--workdir=runs/celeba64_sngan --out=runs/celeba64_sngan/ddls.json "
+    "--config.metrics.inception=inception.pth`. Measure: `python -m "
+    "hatebm_jax.main --workdir=runs/celeba64_sngan --mode=evaluate "
+    "--config.metrics.protocol=paper --config.metrics.inception=inception.pth "
+    "--config.ddls.num_steps=N --config.ddls.step_size=EPS`. Then name "
+    "`celeba64=runs/celeba64_sngan` for this table too."
+  )
   assert lines_of(retrofit)[2:] == [
     "| Hat EBM | cited (Hill et al. 2022) | FID 26.01 |"
   ]
@@ -157,7 +177,9 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
     generator__source="runs/digits_sngan",
   )
   lines = lines_of(refinement, f"digits={small}", f"cifar10={full}")
-  assert lines == [
+  assert "[^5]: Train the SN-GAN: " in lines[-1]
+  assert "paper" not in lines[-1]  # It is no experiment of the paper.
+  assert lines[:13] == [
     "| model | source | CIFAR-10 | CelebA 64 | digits |",
     "| --- | --- | --- | --- | --- |",
     "| SN-GAN (start) | cited (Hill et al. 2022) | FID 18.58 ± 0.08 "
@@ -168,6 +190,8 @@ def test_refinement_at_full_size_and_on_digits(tmp_path):
     "| FID 5.71 | - |",
     "| DDLS | cited (Hill et al. 2022) | FID 14.59 ± 0.07 | FID 6.06 ± 0.01 "
     "| - |",
+    "| DDLS | measured here | not measured [^3] | not measured [^4] "
+    "| not measured [^5] |",
     "| Hat EBM | cited (Hill et al. 2022) | FID 14.04 ± 0.11 "
     "| FID 5.98 ± 0.02 | - |",
     "| Hat EBM | measured here | FID 14.32 ± 0.10 [^2] | - "
@@ -211,8 +235,9 @@ def test_what_departs_from_the_protocol_is_not_comparable(tmp_path):
   )
   lines = lines_of(refinement, f"cifar10={path}")
   assert "| FD-ResNet10 1.220 [^1] |" in lines[3]
-  assert "1,000 images, against the moments in moments.npz; raw" in lines[-1]
-  assert lines[-1].endswith(
+  note = note_of(1, lines)
+  assert "1,000 images, against the moments in moments.npz; raw" in note
+  assert note.endswith(
     "**Not comparable with the cited figures**: the paper's protocol asks for "
     "images 49,920 (found 1,000), reference images 49,920 (found none), "
     "measure FID (found FD-ResNet10), data tfds:cifar10 (found "
@@ -315,11 +340,108 @@ def test_one_departure_is_named_and_nothing_else(
     generator__source="gen.npz",
     **overrides,
   )
-  note = lines_of(refinement, f"cifar10={path}")[-1]
+  note = note_of(1, lines_of(refinement, f"cifar10={path}"))
   assert note.endswith(
     "**Not comparable with the cited figures**: the paper's protocol asks for "
     f"{departure}."
   )
+
+
+def ddls_run(path, config_name, record, **overrides):
+  """Writes an SN-GAN's workdir that was evaluated with DDLS."""
+  record = protocol(
+    langevin=None,
+    init_scale_y=None,
+    ddls={"num_steps": 80, "step_size": 0.1},
+    **record,
+  )
+  sets = {
+    "ddls": {"num_images": 1000, "frechet_distance": distance(15.5)},
+    "generator": {"num_images": 1000, "frechet_distance": distance(18.5)},
+  }
+  return write_run(path, config_name, sets, record, **overrides)
+
+
+def test_ddls_has_a_row_on_the_sngan_of_its_column(tmp_path):
+  path = ddls_run(
+    tmp_path / "full",
+    "cifar10_sngan",
+    {"checkpoint_step": 100_000},
+    train__batch_size=32,
+  )
+  figures = {"frechet_distance": distance(14.1)}
+  joint = write_run(
+    tmp_path / "joint",
+    "cifar10_refine",
+    {"hat": figures, "generator": figures},
+    protocol(),
+    generator__source="gen.npz",
+  )
+  lines = lines_of(refinement, f"cifar10={path}")
+  assert lines[3] == ("| SN-GAN (start) | measured here | FID 18.50 [^1] | - |")
+  assert lines[6] == (
+    "| DDLS | measured here | FID 15.50 [^1] | not measured [^2] |"
+  )
+  assert note_of(1, lines) == (
+    f"[^1]: `{path}`: 49,920 images, against 49,920 of tfds:cifar10 train; raw "
+    "weights of step 100,000; width 256; 80 steps of DDLS of step size 0.1; "
+    "seed 0; hatebm_jax 0.1.0, jax 0.10.2, tpu. The paper does not give the "
+    "steps and the step size of its DDLS. **Not comparable with the cited "
+    "figures**: the paper's protocol asks for SN-GAN its own SN-GAN (FID "
+    f"18.58, batch-norm epsilon 0.001) (found that of {path}), "
+    "train.batch_size 64 (found 32)."
+  )
+  # A refinement has measured the same SN-GAN.
+  both = lines_of(refinement, f"cifar10={joint}", f"cifar10={path}")
+  assert both[0] == "| model | source | CIFAR-10 | CelebA 64 |"
+  assert both[3] == "| SN-GAN (start) | measured here | FID 14.10 [^1] | - |"
+  assert both[6] == (
+    "| DDLS | measured here | FID 15.50 [^2] | not measured [^3] |"
+  )
+  assert both[8] == "| Hat EBM | measured here | FID 14.10 [^1] | - |"
+
+
+def test_digits_share_a_column_with_their_ddls(tmp_path):
+  record = {"network": "FD-digits", "data": "digits", "num_reference": 1437}
+  path = ddls_run(tmp_path, "digits_sngan", record)
+  lines = lines_of(refinement, f"digits={path}")
+  assert lines[0] == "| model | source | CIFAR-10 | CelebA 64 | digits |"
+  assert "| FD-digits 15.5 [^1] |" in lines[6]
+  assert note_of(1, lines).endswith("nothing to compare with.")
+  with pytest.raises(errors.ConfigError, match="expected one run for each"):
+    lines_of(refinement, f"digits={path}", f"digits={path}")
+
+
+def test_an_sngan_without_ddls_is_told_what_to_do(tmp_path):
+  path = write_run(
+    tmp_path, "digits_sngan", {}, protocol(langevin=None, init_scale_y=None)
+  )
+  with pytest.raises(workdir.WorkdirError, match=r"config.ddls.num_steps=N"):
+    tables.read_runs([f"digits={path}"])
+
+
+def test_a_search_is_a_table_of_its_pairs():
+  points = [
+    {"num_steps": n, "step_size": e, "frechet_distance": d}
+    for n, e, d in [
+      *((0, 0.0, 70.3), (20, 0.1, 68.5), (20, 0.3, 69.0)),
+      *((40, 0.1, 66.1), (40, 0.3, 80.2)),
+    ]
+  ]
+  found = {
+    "protocol": {"network": "FD-digits", "num_images": 500},
+    "points": points,
+    "best": points[3],
+  }
+  assert ddls_search.table(found).splitlines() == [
+    "| FD-digits | eps 0.1 | eps 0.3 |",
+    "|---|---|---|",
+    "| 20 steps | 68.5 | 69.0 |",
+    "| 40 steps | 66.1 | 80.2 |",
+    "",
+    "The generator alone has 70.3. Each figure is of 500 images. The best: "
+    "--config.ddls.num_steps=40 --config.ddls.step_size=0.1",
+  ]
 
 
 def test_what_a_run_went_through_is_a_departure(tmp_path):
