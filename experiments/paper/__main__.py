@@ -202,7 +202,8 @@ def _taken(name: str, arguments: list[str]) -> dict[str, str]:
 def _run(row: str, stage: stages.Stage) -> dict[str, Any]:
   """Runs the command of a stage and returns its record."""
   print(f"{row}, {stage.name}: {manifest.shown(stage)}", flush=True)
-  was_resumed = stage.outputs[0].parent.exists()
+  folder = stage.outputs[0].parent
+  was_resumed = folder.name == "checkpoints" and folder.exists()
   command, started = [sys.executable, *stage.command], time.time()
   if stage.prints:
     stage.prints.parent.mkdir(parents=True, exist_ok=True)

@@ -46,13 +46,11 @@ def read(file: pathlib.Path) -> dict[str, Any]:
   Raises:
     FileError: If it is no manifest.
   """
-  found = files.read_json(
-    file, "Give the manifest.json of a row's folder.", dict
-  )
+  advice = "Delete it, and the stages of its row run again."
+  found = files.read_json(file, advice, dict)
   if not {"row", "options", "stages"} <= found.keys():
     raise files.FileError(
-      f"{file}: expected the manifest of a row, found something else. Give the "
-      "manifest.json of a row's folder."
+      f"{file}: expected the manifest of a row, found something else. {advice}"
     )
   return found
 
@@ -80,7 +78,7 @@ def of_stage(
     stage: The stage.
     started: Time at which it was started, in seconds since 1970.
     ended: Time at which it ended, in seconds since 1970.
-    was_resumed: Whether an earlier command had begun it.
+    was_resumed: Whether a command before had begun to train.
   """
   time = datetime.datetime.fromtimestamp(started, datetime.UTC)
   return {
@@ -168,7 +166,9 @@ def _reference(evaluated: pathlib.Path) -> str | None:
 
 def _figures(file: pathlib.Path, options: rows.Options) -> dict[str, Any]:
   """Returns the figures of an evaluation, which name no workdir."""
-  text = file.read_text().replace(str(options.workdir), "WORKDIR")
+  text = file.read_text()
+  for folder in (options.workdir.absolute(), options.workdir):
+    text = text.replace(f"folder:{folder}/", "folder:WORKDIR/")
   found = json.loads(text)
   return {k: v for k, v in found.items() if k not in _NO_FIGURES}
 
