@@ -103,7 +103,8 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
     label, equals, path = argument.partition("=")
     if not (label and equals and path):
       raise errors.ConfigError(
-        f"{argument!r}: expected LABEL=WORKDIR, such as digits=runs/digits."
+        f"{argument!r}: expected LABEL=WORKDIR or LABEL=WORKDIR,OUT, such as "
+        "digits=runs/digits."
       )
     # The name of a workdir may have a comma.
     folder, _, out = ("", "", "") if _exists(path) else path.rpartition(",")

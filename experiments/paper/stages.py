@@ -34,7 +34,9 @@ _TINY = {
   "ood.num_images": 8,
   "ood.bootstraps": 20,
 }
+# What the search of DDLS tries. The twins have the grid of the command.
 _TINY_SEARCH = ("--steps=2", "--step_sizes=0.1")
+_PAPER_SEARCH = ("--steps=20,40,80,160", "--step_sizes=0.01,0.03,0.1,0.3")
 _SEARCH_IMAGES = 1_000
 _MAIN = ("-m", "hatebm_jax.main")
 
@@ -253,12 +255,13 @@ class _Commands:
 
   def search_ddls(self) -> Stage:
     out = self._ddls() / "search.json"
+    grid = () if self._row.is_twin else _PAPER_SEARCH
     words = (
       "-m",
       "experiments.ddls_search",
       f"--workdir={self._run(self._row.start)}",
       f"--out={out}",
-      *(_TINY_SEARCH if self._options.is_tiny else ()),
+      *(_TINY_SEARCH if self._options.is_tiny else grid),
       *self._inception(),
     )
     if not self._options.is_tiny:

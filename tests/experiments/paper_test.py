@@ -100,7 +100,8 @@ def test_the_commands_of_refinement_are_printed(capsys):
     f"{main} --workdir=runs/paper/cifar10_refine --mode=evaluate --out={out} "
     f"--config.chains.num_chains=0 {measure}",
     "python -m experiments.ddls_search --workdir=runs/paper/cifar10_sngan "
-    f"--out={out}/ddls/search.json --config.metrics.inception=FILE "
+    f"--out={out}/ddls/search.json --steps=20,40,80,160 "
+    "--step_sizes=0.01,0.03,0.1,0.3 --config.metrics.inception=FILE "
     "--config.sample.num_images=1000",
     f"{main} --workdir=runs/paper/cifar10_sngan --mode=evaluate "
     f"--out={out}/ddls --config.ddls.num_steps=N --config.ddls.step_size=EPS "
