@@ -46,7 +46,7 @@ def read(file: pathlib.Path) -> dict[str, Any]:
   Raises:
     FileError: If it is no manifest.
   """
-  advice = "Delete it, and the stages of its row run again."
+  advice = "Give the manifest.json of a row, or move the file away."
   found = files.read_json(file, advice, dict)
   if not {"row", "options", "stages"} <= found.keys():
     raise files.FileError(

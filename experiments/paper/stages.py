@@ -140,6 +140,7 @@ class _Commands:
     return run_folder(config, self._options)
 
   def prepare(self) -> list[Stage]:
+    """Returns the stages that make images and weights without a download."""
     result = []
     if self._row.table == "ood" and self._is_local():
       for kind in _OOD_DIGITS:
@@ -154,12 +155,14 @@ class _Commands:
     return result
 
   def _is_local(self) -> bool:
+    """Returns whether all images are made here."""
     return self._row.is_twin or self._options.is_tiny
 
   def _ood_images(self, kind: str) -> pathlib.Path:
     return self._options.workdir / f"images_{kind}"
 
   def train(self, config: str) -> Stage:
+    """Returns the stage that trains a run, or goes on with it."""
     path = self._run(config)
     words = (
       *_MAIN,
@@ -202,6 +205,7 @@ class _Commands:
     return words
 
   def evaluate(self) -> Stage:
+    """Returns the stage that measures the row's run."""
     words = self._evaluation(self._row.config, self._out)
     words += ("--config.chains.num_chains=0",)  # No table shows them.
     words += self._ood() if self._row.table == "ood" else self._protocol()
@@ -254,6 +258,7 @@ class _Commands:
     return any(name.startswith("discriminator/") for name in names)
 
   def search_ddls(self) -> Stage:
+    """Returns the stage that chooses length and step size of DDLS."""
     out = self._ddls() / "search.json"
     grid = () if self._row.is_twin else _PAPER_SEARCH
     words = (
@@ -272,6 +277,7 @@ class _Commands:
     return self._out / "ddls"
 
   def evaluate_ddls(self) -> Stage:
+    """Returns the stage that measures DDLS."""
     num_steps, step_size = "N", "EPS"
     found = self._ddls() / "search.json"
     if found.exists():
@@ -286,6 +292,7 @@ class _Commands:
     return Stage("evaluate DDLS", words, (self._ddls() / workdir.EVALUATION,))
 
   def table(self) -> Stage:
+    """Returns the stage that makes the table."""
     words = ["-m", f"experiments.table_{self._row.table}.table"]
     label = self._row.data
     words.append(f"{label}={self._run(self._row.config)},{self._out}")
