@@ -5,7 +5,7 @@ Command:   python -m hatebm_jax.main --config=configs/imagenet128.py \
 Data:      The train split of tfds `imagenet2012` has 1,281,167 images. Their
            short sides are resized to 128 pixels, and a square is cut at a
            random place.
-Hardware:  A TPU v5e-16 or v4-32 (16 chips) or larger.
+Hardware:  A TPU v5e-8, or a v5e-16 or v4-32 (16 chips).
 Published: FID 40.24 +- 0.18 (cited), with 49,920 samples and 150 Langevin
            steps.
 """

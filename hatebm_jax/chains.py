@@ -157,9 +157,16 @@ def advance(
     The new state and the curves of the run, `[num_steps]`.
   """
   hat_fn, generator_fn = bind(model, variables)
-  return langevin.sample(
+  num, full = len(rngs), model.hat.full_batch
+  copies = 1 if full % num else full // num
+  # Copies of a chain have the same keys, so they and the means stay the same.
+  rngs, state = jax.tree.map(
+    lambda leaf: jnp.concatenate([leaf] * copies), (rngs, state)
+  )
+  state, info = langevin.sample(
     rngs, hat_fn, generator_fn, state, plan.settings, first_step
   )
+  return jax.tree.map(lambda leaf: leaf[:num], state), info
 
 
 def run(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hatebm_jax import energy, errors
-from hatebm_jax.models import layers
+from hatebm_jax.models import conv_ops, layers
 
 
 class Hat(NamedTuple):
@@ -29,11 +29,15 @@ class Hat(NamedTuple):
     bind: Function `(params, image_shape) -> hat_fn`; `hat_fn` is `apply` of
       these parameters, and a chain calls `bind` once. It may compute there what
       does not depend on the images. None means that there is no such thing.
+    full_batch: Number of images that take a device no longer than half as many
+      do. Fewer chains are repeated until there are this many, if they divide
+      it.
   """
 
   init: Callable[[jax.Array, jax.Array], Any]
   apply: Callable[[Any, jax.Array], jax.Array]
   bind: Callable[[Any, tuple[int, ...]], energy.HatFn] | None = None
+  full_batch: int = 1
 
 
 class Generator(NamedTuple):
@@ -91,6 +95,7 @@ def linen_hat(module: nn.Module) -> Hat:
   Args:
     module: Module whose only collection of variables is `params`.
   """
+  conv_form = getattr(module, "conv_form", None)
 
   def bind(params, image_shape):
     variables = layers.prepare(module, {"params": params}, image_shape)
@@ -100,6 +105,7 @@ def linen_hat(module: nn.Module) -> Hat:
     init=lambda rng, x: module.init(rng, x)["params"],
     apply=lambda params, x: module.apply({"params": params}, x),
     bind=bind,
+    full_batch=conv_ops.form(conv_form).full_batch if conv_form else 1,
   )
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import chains, langevin, networks, sharding
+from hatebm_jax import chains, langevin, models, networks, sharding
 from hatebm_jax import rng as rng_lib
 
 SHAPE = (2, 2, 1)
+IMAGE = (16, 16, 1)
 # H(x) = a |x|^2 / 2 and G(z) = b z, with parameters a and b.
 MODEL = networks.Networks(
   hat=networks.Hat(
@@ -59,6 +60,48 @@ def test_a_run_is_its_start_and_its_langevin_steps(update_z):
   close(fresh.x_start, 0.5 * first.z)
   close(fresh.x_sample, 0.5 * state.z + state.y)
   assert fresh.info.energy.shape == (1, 6)
+
+
+@pytest.mark.parametrize("update_z", [False, True])
+@pytest.mark.parametrize(
+  ("full_batch", "expected"), [(32, 32), (16, 16), (24, 16)]
+)
+def test_few_chains_are_repeated_to_fill_a_batch(
+  full_batch, expected, update_z
+):
+  sizes = []
+
+  def apply(a, x):
+    sizes.append(len(x))
+    return MODEL.hat.apply(a, x)
+
+  hat = MODEL.hat._replace(apply=apply, full_batch=full_batch)
+  first = chains.start(MODEL, plan(update_z), RNGS)
+  found, plain = (
+    chains.advance(model, plan(update_z), VARIABLES, RNGS, first)
+    for model in (MODEL._replace(hat=hat), MODEL)
+  )
+  assert set(sizes) == {expected}
+  assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, plain)
+  for got, want in zip(*map(jax.tree.leaves, (found, plain)), strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_four_chains_of_the_form_for_tpus_are_those_of_the_literal_form():
+  def run(form):
+    hat = models.in_form(models.hat.make(16, 8), form)
+    model = MODEL._replace(hat=networks.linen_hat(hat), image_shape=IMAGE)
+    model = model._replace(latent_shape=IMAGE)
+    params = model.hat.init(jax.random.key(1), jnp.zeros((1, *IMAGE)))
+    advance = functools.partial(chains.run, model, plan(False))
+    return model.hat.full_batch, jax.jit(advance)((params, 0.5), RNGS[:4])
+
+  (full, found), (one, literal) = run("dense"), run("literal")
+  assert (full, one) == (8, 1)
+  assert found.x_sample.shape == (4, *IMAGE)
+  for got, want in zip(*map(jax.tree.leaves, (found, literal)), strict=True):
+    scale = np.abs(want).max() or 1
+    np.testing.assert_allclose(got / scale, want / scale, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["shard_map", "pmap"])

@@ -60,7 +60,7 @@ def estimate(
   form: str,
 ) -> dict[str, int]:
   """Returns the cycles of a Langevin step, and those beside the steps."""
-  config, start = ml_collections.ConfigDict(config), time.perf_counter()
+  config, start = config.copy_and_resolve_references(), time.perf_counter()
   config.model.dtype, config.model.conv_form = "bfloat16", form
   config.train.batch_size = batch_size
   found, _ = cycles.read(compile_chains(config, mesh).as_text())

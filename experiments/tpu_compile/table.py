@@ -32,7 +32,8 @@ _COLUMNS = {
   "compile time, s": lambda r: f"{r['compile_seconds']:.0f}",
 }
 _HOURS = {
-  **{name: _COLUMNS[name] for name in ("config", "slice", "images per chip")},
+  "config": _COLUMNS["config"],
+  "images per chip": _COLUMNS["images per chip"],
   "training steps": lambda r: f"{_num_steps(r):,}",
   "estimate of a step, ms": _COLUMNS["estimate, ms"],
   "hours": lambda r: (
@@ -40,6 +41,17 @@ _HOURS = {
   ),
   "GiB of memory": _COLUMNS["GiB of memory"],
 }
+# The generation and the number of chips of each slice. The name of a v4 or v5p
+# slice counts the two cores of a chip.
+_SLICES = {
+  "v5e-1": ("v5e", 1),
+  "v5e-8": ("v5e", 8),
+  "v5e-16": ("v5e", 16),
+  "v4-32": ("v4", 16),
+  "v5p-8": ("v5p", 4),
+  "v6e-8": ("v6e", 8),
+}
+_BATCH = 128  # published
 
 
 def _num_steps(result: dict) -> int:
@@ -58,14 +70,26 @@ def _print_table(columns: dict, results: list[dict]) -> None:
     print("| " + " | ".join(cells) + " |")
 
 
+def _slices(result: dict) -> str:
+  """Returns the slices whose chips run this program with the whole batch."""
+  generation = result["topology"].partition(":")[0]
+  return ", ".join(
+    name
+    for name, slice_ in _SLICES.items()
+    if slice_ == (generation, _BATCH // result["images_per_chip"])
+  )
+
+
 def main() -> None:
   """Prints both tables, with one row per file."""
   files = sorted(pathlib.Path(__file__).parent.glob("*.json"))
   results = [json.loads(path.read_text()) for path in files]
-  results.sort(key=lambda r: (r["config"], r["dtype"], r["chips"]))
+  order = ("config", "dtype", "chips", "topology", "images_per_chip")
+  results.sort(key=lambda r: [r[name] for name in order])
   _print_table(_COLUMNS, results)
   print()
-  _print_table(_HOURS, [r for r in results if "compiler_estimate" in r])
+  estimated = [r for r in results if "compiler_estimate" in r]
+  _print_table({"slice": _slices, **_HOURS}, estimated)
 
 
 if __name__ == "__main__":

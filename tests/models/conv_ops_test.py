@@ -9,12 +9,17 @@ from jax.sharding import PartitionSpec
 from hatebm_jax import models
 from hatebm_jax.models import conv_ops, hat
 
-OPS = tuple(name for name in conv_ops.Form._fields if name != "stem")
+OPS = [
+  name
+  for name, op in conv_ops.FORMS["literal"]._asdict().items()
+  if isinstance(op, conv_ops.Op)
+]
 OTHERS = [form for form in conv_ops.FORMS if form != "literal"]
 SHAPES = [
   # batch, height, width, in, out
   (2, 4, 4, 1, 8),
   (3, 8, 8, 3, 16),
+  (4, 8, 8, 4, 6),
   (2, 16, 16, 16, 3),
   (2, 4, 8, 5, 7),
   (1, 16, 4, 8, 8),
