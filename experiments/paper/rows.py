@@ -83,8 +83,7 @@ class Options(NamedTuple):
     inception: Path of the weights of the Inception network of 2015, or ''.
     taken: Folders of runs or releases by the name of the config that they stand
       for; they are not trained.
-    overrides: Fields of the config for all commands of the package,
-      `--config.group.field=value`.
+    overrides: Fields of the config for all runs, `--config.group.field=value`.
   """
 
   workdir: pathlib.Path
