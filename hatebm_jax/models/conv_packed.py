@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hatebm_jax.models import conv_literal, resample
-from hatebm_jax.models.conv_literal import SAME, convolve
+from hatebm_jax.models.conv_literal import SAME, Padding
 from hatebm_jax.models.resample import clamp, ends, pad, window
 
 
@@ -39,11 +39,11 @@ def up_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return conv_literal.conv3x3(x, kernel)
+  return convolve(x, kernel, SAME)
 
 
 def _conv3x3_forward(x, kernel):
-  return conv_literal.conv3x3(x, kernel), (x, kernel)
+  return convolve(x, kernel, SAME), (x, kernel)
 
 
 def _conv3x3_backward(saved, dy):
@@ -53,6 +53,38 @@ def _conv3x3_backward(saved, dy):
 
 
 _conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
+
+
+# XLA:CPU computes a convolution to at most _NARROW channels on one core, if it
+# has more than _TINY of them on both sides (experiments/speed tells why).
+_NARROW, _TINY = 64, 16
+
+
+def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+  """Convolution with stride 1 and zero padding, on all cores of a CPU.
+
+  XLA:CPU has two ways to compute a convolution. One is a library that leaves
+  convolutions to few channels on one core. It is never taken if the output is
+  larger than the input. So a row or column more is computed and cut off.
+
+  Args:
+    x: Image `[batch, height, width, in]`.
+    kernel: Kernel `[window, window', in, out]`.
+    padding: Rows before and after the image, then columns.
+  """
+  if not _runs_on_one_core(*kernel.shape[2:]):
+    return conv_literal.convolve(x, kernel, padding)
+  lost = [kernel.shape[i] - 1 - sum(padding[i]) for i in (0, 1)]
+  axis = lost.index(min(lost))
+  before, after = padding[axis]
+  longer = list(padding)
+  longer[axis] = before, after + lost[axis] + 1
+  y = conv_literal.convolve(x, kernel, tuple(longer))
+  return window(y, axis + 1, 0, x.shape[axis + 1] - lost[axis])
+
+
+def _runs_on_one_core(channels_in: int, channels_out: int) -> bool:
+  return channels_out <= _NARROW and min(channels_in, channels_out) > _TINY
 
 
 # A pooled convolution equals a stride-2 convolution of the 2x2 box filter of
@@ -180,12 +212,15 @@ def beyond(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _kernel_gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
   """Returns the gradient of `conv_literal.conv3x3` in its kernel.
 
-  This gradient is a convolution whose kernel is as large as the image. Three
+  This gradient is a convolution whose kernel is as large as the image. Five
   things keep it on XLA:CPU's fast path. The arrays are transposed by hand: in a
-  loop, XLA does not do it itself. The zeros are the convolution's own padding:
-  with an image that is padded before, it takes up to 3 times as long. The array
-  with fewer channels is the one that is padded: for 64 channels to 3, it takes
-  a third of the time.
+  loop, XLA does not do it itself. The input is computed before it is
+  transposed: what XLA fuses into a transposition takes several times as long.
+  The zeros are the convolution's own padding: with an image that is padded
+  before, it takes up to 3 times as long. The array with fewer channels is the
+  one that is padded: for 64 channels to 3, it takes a third of the time. What
+  runs on one core is computed for two halves of the batch, which XLA can run
+  beside each other.
 
   Args:
     x: Input `[batch, height, width, in]` of the forward convolution.
@@ -197,7 +232,17 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
   if dy.shape[3] < x.shape[3]:
     reverse = _kernel_gradient(dy, x)
     return reverse[::-1, ::-1].swapaxes(2, 3)
-  dkernel = convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), SAME)
+  x = jax.lax.optimization_barrier(x).transpose(3, 1, 2, 0)
+  dy = dy.transpose(1, 2, 0, 3)
+  parts = 2 if _runs_on_one_core(dy.shape[2], dy.shape[3]) else 1
+  dkernel = sum(
+    conv_literal.convolve(*halves, SAME)
+    for halves in zip(
+      jnp.array_split(x, parts, axis=3),
+      jnp.array_split(dy, parts, axis=2),
+      strict=True,
+    )
+  )
   return dkernel.transpose(1, 2, 0, 3)
 
 

@@ -24,6 +24,10 @@ SHAPES = [
   (2, 4, 8, 5, 7),
   (1, 16, 4, 8, 8),
   (1, 2, 2, 4, 4),
+  # The packed form computes narrow convolutions in its own way. A batch that
+  # is not even has two parts of different sizes.
+  (3, 4, 8, 24, 20),
+  (18, 4, 4, 17, 17),
 ]
 
 
