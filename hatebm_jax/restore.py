@@ -91,32 +91,28 @@ def restore(
   """
   path = files.as_path(path)
   use = functools.partial(workdir.run_config, path, config, given)
-  kind = config.sample.weights
-
-  def pick(model, state):
-    of_encoder = of_discriminator = None
-    if model.encoder:
-      of_encoder = model.encoder_variables(state, kind)
-    if config.ddls.num_steps:
-      of_discriminator = model.discriminator_variables(state, kind)
-    return model.variables(state, kind), of_encoder, of_discriminator
-
   config_lib.check(use())
   if (line := workdir.ignored(given)) and jax.process_index() == 0:
     print(line, file=sys.stderr)
   with weights.opened(path) as saved:
     step = _pick_step(saved, config.sample.checkpoint, path)
     config = use(step)
+    pick = functools.partial(_variables, config)
     model, part = _read(config, saved, step, pick, generator, hat)
-  return Restored(
-    config,
-    step,
-    model,
-    *part[:2],
-    sharding.make_mesh(),
-    changes=tuple(x for x in changes.read(path) if x["step"] < step),
-    discriminator_variables=part[2],
-  )
+  earlier = tuple(x for x in changes.read(path) if x["step"] < step)
+  mesh = sharding.make_mesh()
+  return Restored(config, step, model, *part[:2], mesh, earlier, part[2])
+
+
+def _variables(config, model, state):
+  """Returns the variables of hat and generator, encoder and discriminator."""
+  kind = config.sample.weights
+  of_encoder = of_discriminator = None
+  if model.encoder:
+    of_encoder = model.encoder_variables(state, kind)
+  if config.ddls.num_steps:
+    of_discriminator = model.discriminator_variables(state, kind)
+  return model.variables(state, kind), of_encoder, of_discriminator
 
 
 @signals.hold_back()

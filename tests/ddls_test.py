@@ -131,18 +131,20 @@ def test_a_run_without_a_discriminator_is_refused_before_training(tmp_path):
     train.train(tiny.config(**DDLS), tmp_path)
 
 
-def test_a_search_measures_each_pair_by_other_images(path, drawn, tmp_path):
+def test_a_search_measures_other_images_than_an_evaluation(
+  path, drawn, tmp_path
+):
   out = tmp_path / "new" / "search.json"
   ddls_search.main(
     [
       *(f"--workdir={path}", f"--out={out}"),
-      *("--steps=5", "--step_sizes=0.1,0.5", "--config.sample.num_images=8"),
+      *("--steps=5", "--step_sizes=0.5", "--config.sample.num_images=8"),
     ]
   )
   found = json.loads(out.read_text())
   pairs = [(x["num_steps"], x["step_size"]) for x in found["points"]]
-  assert pairs == [(0, 0.0), (5, 0.1), (5, 0.5)]
-  assert found["best"] in found["points"][1:]
+  assert pairs == [(0, 0.0), (5, 0.5)]
+  assert found["best"] == found["points"][1]
   assert found["protocol"]["seed"] == 1
   settings = config(sample__num_images=8, **DDLS)
   settings.seed = 1
@@ -150,4 +152,4 @@ def test_a_search_measures_each_pair_by_other_images(path, drawn, tmp_path):
   images = sample.draw(other).samples
   assert np.any(images != drawn.samples[:8])
   distance = evaluation.load_reference(other.config).distance(images)
-  assert found["points"][2]["frechet_distance"] == distance
+  assert found["best"]["frechet_distance"] == distance
