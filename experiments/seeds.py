@@ -3,7 +3,8 @@
 python -m experiments.seeds FILE.json [FILE.json ...]
 
 Each file belongs to one seed. It is the evaluation.json of a digits run, or a
-file that experiments/digits_refine/compare.py writes.
+file that experiments/digits_refine/compare.py writes. If out-of-distribution
+images were detected, their AUROCs are a second table.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import pathlib
 import numpy as np
 
 from hatebm_jax import metrics
-from hatebm_jax.metrics import digits_network
+from hatebm_jax.metrics import digits_network, ood
 from hatebm_jax.metrics.metric import Figure
 
 _COLUMNS = ("recognised", "rarest", "frechet_distance")
 _NETWORK = digits_network.NAME
+_AUROC = ood.FIGURES[0]
 
 
 def cell(values: list[float], figure: Figure) -> str:
@@ -43,12 +45,37 @@ def table(results: list[dict]) -> str:
   return "\n".join(lines)
 
 
+def ood_table(results: list[dict]) -> str:
+  """Returns the table of AUROCs of results with the same sets.
+
+  The sets of one place belong together. The last part of a folder's name is
+  the title, because each seed may have a folder of its own.
+  """
+  sets = [list(result["ood"]["sets"].values()) for result in results]
+  names = [x.rpartition("/")[2] for x in results[0]["ood"]["sets"]]
+  lines = [
+    " | ".join([f"| {_AUROC.title} of", *names]) + " |",
+    "|---" * (len(names) + 1) + "|",
+  ]
+  for score in sets[0][0]["scores"]:
+    found = [
+      [x["scores"][score][_AUROC.name]["value"] for x in of_set]
+      for of_set in zip(*sets, strict=True)
+    ]
+    cells = [cell(values, _AUROC) for values in found]
+    lines.append(" | ".join([f"| {score.replace('_', ' ')}", *cells]) + " |")
+  return "\n".join(lines)
+
+
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("files", type=pathlib.Path, nargs="+")
   files = parser.parse_args().files
-  print(table([json.loads(file.read_text()) for file in files]))
+  results = [json.loads(file.read_text()) for file in files]
+  print(table(results))
+  if "ood" in results[0]:
+    print(f"\n{ood_table(results)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ Runs are given as LABEL=WORKDIR. A label of the published table puts the run
 into that column. Any other label, such as digits, makes a column of its own. A
 figure of ours always stands with the name of its measure and with a footnote
 that gives its protocol.
+
+LABEL=WORKDIR,OUT reads the figures that `--mode=evaluate --out=OUT` wrote. The
+workdir may then be a release.
 """
 
 import argparse
@@ -27,6 +30,7 @@ class Run(NamedTuple):
   Attributes:
     label: Label that the command line gave the run.
     path: Path of the workdir.
+    out: Path of the folder that holds evaluation.json.
     config: Config that the evaluated weights were trained with.
     evaluation: Content of evaluation.json.
     num_rollbacks: Number of times that the run has gone back.
@@ -34,6 +38,7 @@ class Run(NamedTuple):
 
   label: str
   path: pathlib.Path
+  out: pathlib.Path
   config: ml_collections.ConfigDict
   evaluation: dict[str, Any]
   num_rollbacks: int
@@ -76,7 +81,7 @@ def main(
     arguments: Arguments of the command; None takes those of the process.
   """
   parser = argparse.ArgumentParser(description=description.splitlines()[0])
-  parser.add_argument("runs", nargs="*", metavar="LABEL=WORKDIR")
+  parser.add_argument("runs", nargs="*", metavar="LABEL=WORKDIR[,OUT]")
   try:
     print(make_table(read_runs(parser.parse_args(arguments).runs)))
   except errors.UserError as error:
@@ -84,7 +89,7 @@ def main(
 
 
 def read_runs(arguments: Sequence[str]) -> list[Run]:
-  """Reads LABEL=WORKDIR arguments.
+  """Reads LABEL=WORKDIR and LABEL=WORKDIR,OUT arguments.
 
   A label may stand for two runs, one of them of DDLS.
 
@@ -98,9 +103,12 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
     label, equals, path = argument.partition("=")
     if not (label and equals and path):
       raise errors.ConfigError(
-        f"{argument!r}: expected LABEL=WORKDIR, such as digits=runs/digits."
+        f"{argument!r}: expected LABEL=WORKDIR or LABEL=WORKDIR,OUT, such as "
+        "digits=runs/digits."
       )
-    run = _read_run(label, pathlib.Path(path))
+    # The name of a workdir may have a comma.
+    folder, _, out = ("", "", "") if _exists(path) else path.rpartition(",")
+    run = _read_run(label, folder or path, out or path)
     key = label, run.is_ddls
     if key in runs:
       raise errors.ConfigError(
@@ -111,33 +119,40 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
   return list(runs.values())
 
 
-def _read_run(label: str, path: pathlib.Path) -> Run:
+def _exists(path: str) -> bool:
+  return pathlib.Path(path).exists()
+
+
+def _read_run(label: str, folder: str, evaluated: str) -> Run:
   """Reads a run that was evaluated, with the config of its checkpoint."""
-  config, evaluation = workdir.read_config(path), _read_evaluation(path)
+  path, out = pathlib.Path(folder), pathlib.Path(evaluated)
+  config, evaluation = workdir.read_config(path), _read_evaluation(path, out)
   # A resumed run may have other values since.
   step = evaluation["protocol"]["checkpoint_step"]
   changes.undo(config, changes.read(path), step)
   rollbacks = divergence.rollbacks(path)
-  return Run(label, path, config, evaluation, len(rollbacks))
+  return Run(label, path, out, config, evaluation, len(rollbacks))
 
 
-def _read_evaluation(path: pathlib.Path) -> dict[str, Any]:
-  """Reads the evaluation.json of a workdir."""
-  evaluation, command = workdir.read_evaluation(path), evaluate_command(path)
+def _read_evaluation(path: pathlib.Path, out: pathlib.Path) -> dict[str, Any]:
+  """Reads the evaluation.json of a run."""
+  overrides = () if out == path else (f"--out={out}",)
+  evaluation = workdir.read_evaluation(out)
+  command = evaluate_command(path, *overrides)
   if evaluation is None:
     raise workdir.WorkdirError(
-      f"{path} holds no evaluation.json: expected a run that was evaluated. "
+      f"{out} holds no evaluation.json: expected a run that was evaluated. "
       f"Evaluate it with: {command}"
     )
   if "protocol" not in evaluation:
     raise workdir.WorkdirError(
-      f"{path / workdir.EVALUATION} does not give its protocol, because an "
+      f"{out / workdir.EVALUATION} does not give its protocol, because an "
       f"older version wrote it. Evaluate the run again with: {command}"
     )
   record = evaluation["protocol"]
   if record["langevin"] is None and record.get("ddls") is None:
     raise workdir.WorkdirError(
-      f"{path / workdir.EVALUATION}: expected figures of samples that the "
+      f"{out / workdir.EVALUATION}: expected figures of samples that the "
       "run's chains drew, found none. Evaluate a run that has a hat with: "
       f"{command}. An SN-GAN needs chains of DDLS: --config.ddls.num_steps=N."
     )
@@ -257,7 +272,7 @@ def _distance(run: Run, name: str) -> str:
   sets, network = run.evaluation["sets"], run.protocol["network"]
   if "frechet_distance" not in sets.get(name, {}):
     raise workdir.WorkdirError(
-      f"{run.path / workdir.EVALUATION}: expected a Frechet distance of "
+      f"{run.out / workdir.EVALUATION}: expected a Frechet distance of "
       f"{name!r}, found only the sets {sorted(sets)}. Evaluate the run again "
       f"with: {evaluate_command(run.path)}"
     )

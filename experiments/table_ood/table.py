@@ -33,7 +33,7 @@ def _sets(run: tables.Run) -> dict[str, dict]:
   if not run.evaluation.get("ood", {}).get("sets"):
     override = f"'--config.ood.sets={tuple(published.OOD.columns)}'"
     raise workdir.WorkdirError(
-      f"{run.path / workdir.EVALUATION}: expected the AUROC of at least one "
+      f"{run.out / workdir.EVALUATION}: expected the AUROC of at least one "
       "out-of-distribution set, found none. Evaluate the run again with: "
       f"{tables.evaluate_command(run.path, override)}"
     )

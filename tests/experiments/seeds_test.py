@@ -23,3 +23,23 @@ def test_mean_and_spread_by_hand():
 
 def test_one_seed_has_no_spread():
   assert "| hat | 12.5% | 50.0% | 4.2 |" in seeds.table([_result(0.125, 4.2)])
+
+
+def _detection(folder, *aurocs):
+  scores = [
+    {"scores": {"energy": {"auroc": {"value": x}}, "png_size": {"auroc": y}}}
+    for x, y in zip(aurocs, [{"value": 0.5}, {"value": 1.0}], strict=True)
+  ]
+  names = f"folder:{folder}/turned", "svhn test"
+  return {"ood": {"sets": dict(zip(names, scores, strict=True))}}
+
+
+def test_aurocs_of_sets_in_folders_of_each_seed():
+  results = [_detection("a", 0.75, 0.25), _detection("b", 0.75, 0.75)]
+  # The deviations of 0.25 and 0.75 are a quarter; 1/16 + 1/16 is 0.354 squared.
+  assert seeds.ood_table(results).splitlines() == [
+    "| AUROC of | turned | svhn test |",
+    "|---|---|---|",
+    "| energy | 0.750 | 0.500 ± 0.354 |",
+    "| png size | 0.500 | 1.000 |",
+  ]

@@ -14,6 +14,7 @@ import pytest
 import tiny
 
 from experiments import ddls_search, published, tables
+from experiments.paper import rows
 from experiments.table_ood import table as ood
 from experiments.table_refinement import table as refinement
 from experiments.table_retrofit import table as retrofit
@@ -691,21 +692,18 @@ def test_commands_of_the_readmes(name):
   folder = _ROOT / "experiments" / f"table_{name}"
   found = commands((folder / "README.md").read_text())
   modules = {command[2] for command in found}
-  assert {"hatebm_jax.main", f"experiments.table_{name}.table"} <= modules
+  assert {"experiments.paper", f"experiments.table_{name}.table"} <= modules
   defaults = config_lib.default()
-  workdirs, runs = set(), set()
+  made = set()
   for _, _, module, *arguments in found:
     assert importlib.util.find_spec(module), module
     for argument in arguments:
       key, _, value = argument.partition("=")
       if key == "--config":
         assert (_ROOT / value).exists(), value
-      elif key == "--workdir":
-        workdirs.add(value)
       elif key.startswith("--config."):
         group, field = key.removeprefix("--config.").split(".")
         assert field in defaults[group], key
-      elif module.endswith(".table"):
-        runs.add(value)
-  # The commands make the runs that the tables show.
-  assert runs and runs <= workdirs
+      elif module == "experiments.paper" and not value:
+        made.add(key)
+  assert made == {x.name for x in rows.ROWS.values() if x.table == name}
