@@ -304,7 +304,7 @@ def test_what_may_change_when_a_run_is_resumed():
   }
   recorded = kinds[config_lib.OnResume.RECORDED]
   assert {name.partition(".")[0] for name in recorded} == {
-    *("train", "model", "langevin", "hat", "generator"),
+    *("train", "data", "model", "langevin", "hat", "generator"),
     *("autoencoder", "sngan"),
   }
   assert {"hat.learning_rate", "langevin.temperature"} < recorded
