@@ -77,13 +77,8 @@ def choose(
   name = wanted or split
   numbers = [os.path.splitext(os.path.basename(path))[0] for path in paths]
   file = partition_file(root)
-  if file:
-    partition = _read(file)
-    if not partition.keys() & set(numbers):
-      return None
-  elif set(numbers) == {f"{i:06d}" for i in range(1, _LAST[-1] + 1)}:
-    partition = {x: sum(int(x) > last for last in _LAST) for x in numbers}
-  else:
+  partition = _read(file) if file else _by_number(numbers)
+  if not partition.keys() & set(numbers):
     return None
   _check_one_folder(root, numbers)
   wanted_part = SPLITS.index(name)
@@ -105,6 +100,13 @@ def choose(
     f"--config.data.{split}_split=. takes all images."
   )
   return chosen
+
+
+def _by_number(numbers: Sequence[str]) -> dict[str, int]:
+  """Returns the partition of the whole set; empty if these are other images."""
+  if set(numbers) != {f"{i:06d}" for i in range(1, _LAST[-1] + 1)}:
+    return {}
+  return {x: sum(int(x) > last for last in _LAST) for x in numbers}
 
 
 def _check_one_folder(root: str, numbers: Sequence[str]) -> None:

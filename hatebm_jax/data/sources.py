@@ -36,7 +36,8 @@ def open_source(
     folder `train`, this folder is the split train, and the folder `test` (or
     `validation`, or `val`) is the split test. Otherwise all images are the
     split train. A folder `train` among other folders of images, without a
-    folder of test images, is a class. An image that cannot be used is named on
+    folder of test images, is a class. The aligned images of CelebA have its
+    official splits (`celeba.py`). An image that cannot be used is named on
     stderr and counted, and the next usable image takes its place, so that
     `num_images` stays the number of files. Workdirs of runs are skipped.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
