@@ -14,6 +14,7 @@ from experiments import published
 from hatebm_jax import chains as chains_lib
 from hatebm_jax import config as config_lib
 from hatebm_jax.config import training
+from hatebm_jax.data import celeba
 
 # Fields of training that cannot move a figure, or that are compared elsewhere.
 _NO_EFFECT = {
@@ -112,8 +113,13 @@ def of_figures(
     "split": ("train", get("split")),
     "precision of samples": (paper.model.dtype, get("dtype")),
   }
+  if num_images := published.SPLIT_IMAGES.get(paper.data.source):
+    pairs["images of the split"] = num_images, get("split_images")
+  if paper.data.source == "tfds:celeb_a" and celeba.is_train(get("source")):
+    del pairs["data"]  # A folder may hold the same images.
   if column.jpeg:
-    pairs["JPEG decoder"] = published.JPEG_DECODER, get("decoder")
+    found, asked = get("decoder"), published.JPEG_DECODER
+    pairs["JPEG decoder"] = asked, asked if asked in found else found
   if protocol["repeats"] > 1:
     pairs["references"] = "new in each repeat", get("references")
   if get("network") != "FID":

@@ -17,9 +17,15 @@ NUM_IMAGES = 49_920
 # SHA-256 of pt_inception-2015-12-05-6726825d.pth of pytorch-fid, and of the
 # same file of torch-fidelity.
 INCEPTION = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-# How the published code reads JPEGs. Another method changes pixels by a few
-# grey levels.
-JPEG_DECODER = "TensorFlow, fast integer DCT"
+# How the published code, with TensorFlow, reads JPEGs. Another method changes
+# pixels by a few grey levels (experiments/decoders).
+JPEG_DECODER = "fast integer DCT"
+# Number of images of the published train splits.
+SPLIT_IMAGES = {
+  "tfds:cifar10": 50_000,
+  "tfds:celeb_a": 162_770,
+  "tfds:imagenet2012": 1_281_167,
+}
 HAT_EBM = "Hill et al. 2022"
 MIMICRY = "Lee and Town 2020"
 

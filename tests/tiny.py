@@ -50,6 +50,7 @@ def data_config(source, **overrides):
     image_size=8,
     channels=3,
     crop="center",
+    jpeg_dct="accurate",
     data_dir="",
     cache_gib=1.0,
   )

@@ -69,6 +69,7 @@ def _rate(source: str, size: int, crop: str, cache: float, directory) -> float:
     source=source,
     image_size=size,
     crop=crop,
+    jpeg_dct="accurate",
     cache_gib=cache,
     data_dir=str(directory),
   )

@@ -196,6 +196,15 @@ GROUPS = {
       "`center` takes the centre square of an image. `random` takes a random "
       "square along the long side in the training split.",
     ),
+    "jpeg_dct": Field(
+      "accurate",
+      rules.choice("accurate", "fast"),
+      "JPEGs are decoded with this integer DCT: `accurate` is Pillow's, and "
+      "`fast` TensorFlow's, with which the paper's code read its images. "
+      "Pixels differ by about one grey level. Pillow reads other formats.",
+      _RECORDED,
+      in_use=True,
+    ),
     "data_dir": Field(
       "",
       rules.TEXT,

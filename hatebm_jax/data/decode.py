@@ -1,4 +1,4 @@
-"""Decodes images with Pillow and brings them to the configured shape."""
+"""Decodes images and brings them to the configured shape."""
 
 import collections
 import concurrent.futures
@@ -16,7 +16,7 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from hatebm_jax import images as pictures
-from hatebm_jax.data import metadata
+from hatebm_jax.data import jpeg, metadata
 
 # This value of `image_size` leaves images as large as they are.
 NATIVE = 0
@@ -72,10 +72,19 @@ class BadImageError(ValueError):
     self.reason = reason
 
 
-def decoder() -> str:
-  """Returns what decodes images; others decode JPEGs to other grey levels."""
-  jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-  return f"Pillow {PIL.__version__}, libjpeg {jpeg}"
+def decoder(config: ml_collections.ConfigDict) -> str:
+  """Returns what decodes JPEGs; others decode them to other grey levels.
+
+  Args:
+    config: `config.data`; the field jpeg_dct is used.
+
+  Raises:
+    ConfigError: The package that decodes them is not installed.
+  """
+  if config.jpeg_dct == jpeg.FAST:
+    return jpeg.decoder()
+  library = features.version("libjpeg_turbo") or features.version("jpg")
+  return f"Pillow {PIL.__version__}, libjpeg {library}"
 
 
 def decode(
@@ -88,7 +97,8 @@ def decode(
 
   Args:
     encoded: Content of a JPEG, PNG, WebP, BMP or GIF file.
-    config: `config.data`; the fields image_size, channels and crop are used.
+    config: `config.data`; the fields image_size, channels, crop and
+      jpeg_dct are used.
     white: Pixel value that stands for white, see `fit`.
     from_user: Whether the image is a user's own file. It is turned as the
       camera's note of its orientation says, and refused if all of it is
@@ -102,7 +112,9 @@ def decode(
     BadImageError: The image cannot be used.
   """
 
-  def convert(image):
+  def convert(image, encoded):
+    if config.jpeg_dct == jpeg.FAST:
+      image = jpeg.decode_fast(encoded, image)
     if from_user:
       image = _upright(image)
       if _is_clear(image):
@@ -127,7 +139,7 @@ def peak(encoded: bytes) -> tuple[int, int]:
     BadImageError: The image cannot be used.
   """
 
-  def largest(image):
+  def largest(image, _):
     image.draft("RGB", (_PEAK_SIDE, _PEAK_SIDE))  # This makes JPEGs fast.
     if _is_deep(image):
       return int(np.asarray(image).max()), 65_535
@@ -136,12 +148,12 @@ def peak(encoded: bytes) -> tuple[int, int]:
   return _use(encoded, largest)
 
 
-def _use(encoded: bytes, use: Callable[[Image.Image], Any]) -> Any:
+def _use(encoded: bytes, use: Callable[[Image.Image, bytes], Any]) -> Any:
   """Opens an image, and opens it without its metadata if they are in the way.
 
   Args:
     encoded: Content of an image file.
-    use: Function of the open image.
+    use: Function of the open image and its encoded content.
 
   Returns:
     Result of `use`.
@@ -161,12 +173,12 @@ def _use(encoded: bytes, use: Callable[[Image.Image], Any]) -> Any:
     raise
 
 
-def _open(encoded: bytes, use: Callable[[Image.Image], Any]) -> Any:
+def _open(encoded: bytes, use: Callable[[Image.Image, bytes], Any]) -> Any:
   """Opens an image with Pillow and calls a function of it."""
   try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       _check_size(*image.size)
-      return use(_without_blank_alpha(image))
+      return use(_without_blank_alpha(image), encoded)
   except (BadImageError, MemoryError):  # The image did not cause MemoryError.
     raise
   except UnidentifiedImageError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from hatebm_jax.data import decode, image_tree, levels
+from hatebm_jax.data import celeba, decode, image_tree, levels
 from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.decode import BadImageError, Reason
 
@@ -48,13 +48,7 @@ def open_folder(
   Raises:
     DataError: The folder or its split does not exist, or has no images.
   """
-  top = os.path.expanduser(path)
-  root = image_tree.split_folder(top, split, config[f"{split}_split"])
-  paths = image_tree.image_paths(root)
-  if split == "train" and root == top and not config.train_split:
-    image_tree.tell_test_images(root, paths)
-  # A name may contain bytes that are not text and cannot be printed.
-  name = f"folder:{root if root.isprintable() else repr(root)}"
+  name, paths = _images_of(os.path.expanduser(path), config, split)
   skipped = _Skipped(name, len(paths))
   white = levels.white(name, _some_files(paths))
 
@@ -71,6 +65,26 @@ def open_folder(
   return Source(
     name, len(paths), config.image_size, read, skipped=skipped.summary
   )
+
+
+def _images_of(
+  top: str, config: ml_collections.ConfigDict, split: str
+) -> tuple[str, list[str]]:
+  """Returns the name of a split of a folder, and the paths of its images."""
+  # A name may contain bytes that are not text and cannot be printed.
+  printable = lambda x: x if x.isprintable() else repr(x)
+  wanted = config[f"{split}_split"]
+  if image_tree.has_no_splits(top, wanted, celeba.SPLITS) and celeba.may_be_in(
+    top
+  ):
+    paths = image_tree.image_paths(top)
+    if chosen := celeba.choose(top, paths, split, wanted):
+      return celeba.title(printable(top), wanted or split), chosen
+  root = image_tree.split_folder(top, split, wanted)
+  paths = image_tree.image_paths(root)
+  if split == "train" and root == top and not config.train_split:
+    image_tree.tell_test_images(root, paths)
+  return f"folder:{printable(root)}", paths
 
 
 def _some_files(paths: list[str]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hatebm_jax.data.base import SPLITS, DataError, pick_split
 from hatebm_jax.data.decode import Reason
@@ -82,6 +82,26 @@ def split_folder(root: str, split: str, wanted: str = "") -> str:
   if split == "train":
     return root
   raise _no_test_images(root)
+
+
+def has_no_splits(root: str, wanted: str, names: Sequence[str]) -> bool:
+  """Returns whether a folder leaves its splits to something else than folders.
+
+  Args:
+    root: Path of the folder.
+    wanted: Name that the user gave for a split, or ''.
+    names: Names of splits that need no folder.
+
+  Returns:
+    True if the folder exists, is no workdir and has no folder `train`, and
+    `wanted` is empty or one of `names` without a folder of this name.
+  """
+  if not os.path.isdir(root) or is_run(root):
+    return False
+  folders = _folders(root)
+  if pick_split("train", folders) or wanted in folders:
+    return False
+  return not wanted or wanted in names
 
 
 def image_paths(root: str) -> list[str]:

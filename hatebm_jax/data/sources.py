@@ -14,7 +14,7 @@ import tqdm
 from absl import logging
 
 from hatebm_jax import config as config_lib
-from hatebm_jax.data import base, decode, digits, folder, tfds
+from hatebm_jax.data import base, decode, digits, folder, jpeg, tfds
 from hatebm_jax.data.base import DataError, Source
 
 _LOOKED_AT = 100  # images whose size `native_size` looks at
@@ -36,7 +36,8 @@ def open_source(
     folder `train`, this folder is the split train, and the folder `test` (or
     `validation`, or `val`) is the split test. Otherwise all images are the
     split train. A folder `train` among other folders of images, without a
-    folder of test images, is a class. An image that cannot be used is named on
+    folder of test images, is a class. The aligned images of CelebA have its
+    official splits (`celeba.py`). An image that cannot be used is named on
     stderr and counted, and the next usable image takes its place, so that
     `num_images` stays the number of files. Workdirs of runs are skipped.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
@@ -52,8 +53,9 @@ def open_source(
   Args:
     config: `config.data`, with the fields source, train_split, test_split and
       feature (names, '' for the usual ones), image_size (pixels), channels (1
-      or 3), crop ('center' or 'random'), data_dir (folder of the prepared
-      TensorFlow data sets, '' for TensorFlow's default) and cache_gib (GiB).
+      or 3), crop ('center' or 'random'), jpeg_dct ('accurate' or 'fast'),
+      data_dir (folder of the prepared TensorFlow data sets, '' for TensorFlow's
+      default) and cache_gib (GiB).
     split: 'train' or 'test'.
 
   Returns:
@@ -167,6 +169,8 @@ def _refuse_unused(config: ml_collections.ConfigDict, kind: str) -> None:
 def _check(config: ml_collections.ConfigDict, split: str) -> None:
   """Refuses values that no source can serve."""
   config_lib.check_group(config, "data")
+  if config.jpeg_dct == jpeg.FAST:
+    jpeg.simplejpeg()  # It may be missing.
   if split not in base.SPLITS:
     raise DataError(f"split: expected train or test, found {split!r}.")
 

@@ -27,12 +27,16 @@ class Gathered:
       num_images: Number of images that will be added.
     """
     self._space = space
-    self._rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     self._is_kept = np.zeros(num_images, bool)
-    self._is_kept[self._rng.permutation(num_images)[:MAX_FEATURES]] = True
+    self._is_kept[rng.permutation(num_images)[:MAX_FEATURES]] = True
+    num_kept = min(num_images, MAX_FEATURES)
+    # The features come in order, and each goes to a random row at once.
+    self._row_of = np.argsort(rng.permutation(num_kept))
+    self._features = np.empty((num_kept, space.dim), np.float32)
+    self._num_features = 0
     self._moments = moments.Running()
     self._sums = inception_score.Sums(num_images)
-    self._features: list[np.ndarray] = []
     self._images: list[np.ndarray] = []
     self._image_bytes = self._seen = 0
     self._waiting: list[np.ndarray] = []
@@ -47,14 +51,22 @@ class Gathered:
     self._measure(self._full_batches(images))
 
   def sample(self) -> metric.Sample:
-    """Returns what metrics see of the set, when all images were added."""
+    """Returns what metrics see of the set.
+
+    Raises:
+      ValueError: If fewer images were added than were announced.
+    """
     if self._waiting:
       self._measure([np.concatenate(self._waiting)])
       self._waiting = []
+    if self._seen < len(self._is_kept):
+      raise ValueError(
+        f"expected {len(self._is_kept)} images, found {self._seen}."
+      )
     return metric.Sample(
       np.concatenate(self._images),
       self._moments.moments(),
-      self._rng.permutation(np.concatenate(self._features)),
+      self._features,
       self._sums,
     )
 
@@ -75,7 +87,9 @@ class Gathered:
     """Takes the features of batches of images."""
     for features, logits in self._space.stream(batches):
       kept = self._is_kept[self._seen : self._seen + len(features)]
-      self._features.append(features[kept])
+      end = self._num_features + kept.sum()
+      self._features[self._row_of[self._num_features : end]] = features[kept]
+      self._num_features = end
       self._moments.add(features)
       self._sums.add(logits)
       self._seen += len(features)

@@ -108,7 +108,9 @@ def load_reference(
     statistics = protocol.file_record(settings.statistics)
     record |= {"split": None, "statistics": statistics}
   else:
-    found = _features_of_split(config, space)
+    source, num_images = open_reference(config)
+    found = _features_of_split(source, num_images, space)
+    record |= {"source": source.name, "split_images": source.num_images}
   # A file of another tool does not say how many images it describes.
   record["num_reference"] = found[0].count or None
   judge, accuracy = _fit_judge(config.data)
@@ -130,7 +132,7 @@ def other_reference(
   Raises:
     DataError: If the images cannot be read.
   """
-  found = _features_of_split(config, first.space, repeat)
+  found = _features_of_split(*open_reference(config), first.space, repeat)
   names = "moments", "features"
   changed = first.found._replace(**dict(zip(names, found, strict=True)))
   return first._replace(found=changed)
@@ -179,12 +181,12 @@ def open_reference(
 
 
 def _features_of_split(
-  config: ml_collections.ConfigDict,
+  source: data.Source,
+  num_images: int,
   space: feature_spaces.Space,
   repeat: int = 0,
 ) -> tuple[moments.Moments, np.ndarray]:
   """Returns moments and features of the reference split, read in one pass."""
-  source, num_images = open_reference(config)
   order = np.random.default_rng(repeat).permutation(source.num_images)
   chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
   chunks = tqdm.tqdm(

@@ -6,6 +6,7 @@ union of balls around its points. Each ball reaches to the point's k-th
 neighbour.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,10 @@ FIGURES = (
 )
 NEIGHBOURS = 5
 PROTOCOL = {"precision_recall_neighbours": NEIGHBOURS}
-_ROWS = 1_000  # Rows of the matrix of distances that are in memory at a time.
+# Parts of the matrix of distances that are in memory at a time have about so
+# many entries.
+_ENTRIES = 1_000_000
+_POINTS = 1_000  # Points that are in memory in float64 at a time.
 
 
 class PrecisionRecall(NamedTuple):
@@ -75,13 +79,11 @@ def measure(
       f"k={k}: expected at least 1 and fewer than the images of the smaller "
       f"set, {smaller}."
     )
-  real, samples = (np.asarray(x, np.float64) for x in (real, samples))
   real_radii, sample_radii = _radii(real, k), _radii(samples, k)
   in_sample_balls = np.zeros(len(real), bool)
   covered = np.zeros(len(real), bool)
   balls = np.zeros(len(samples), int)
-  for start in range(0, len(real), _ROWS):
-    rows = slice(start, start + _ROWS)
+  for rows in _parts(real, samples):
     distances = _distances(real[rows], samples)
     in_real_balls = distances < real_radii[rows, None]
     balls += in_real_balls.sum(0)
@@ -97,15 +99,33 @@ def measure(
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
   """Returns the distances of points to their k-th neighbours, `[n]`."""
-  radii = [
-    np.partition(_distances(points[start : start + _ROWS], points), k)[:, k]
-    for start in range(0, len(points), _ROWS)
-  ]
-  return np.concatenate(radii)
+  radii = np.empty(len(points))
+  for rows in _parts(points, points):
+    distances = _distances(points[rows], points)
+    distances.partition(k, axis=1)
+    radii[rows] = distances[:, k]
+  return radii
+
+
+def _parts(a: np.ndarray, b: np.ndarray) -> Iterator[slice]:
+  """Yields rows of `a` whose distances to all of `b` are a small matrix."""
+  size = max(1, _ENTRIES // len(b))
+  for start in range(0, len(a), size):
+    yield slice(start, start + size)
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Returns the distances between all pairs of points, `[len(a), len(b)]`."""
+  """Returns the distances between all pairs of points, `[len(a), len(b)]`.
+
+  The result is float64. Only a few points at a time are brought to float64.
+  """
   from sklearn import metrics  # The import takes a second.
 
-  return metrics.pairwise_distances(a, b)
+  a = np.asarray(a, np.float64)
+  distances = np.empty((len(a), len(b)))
+  for start in range(0, len(b), _POINTS):
+    part = np.asarray(b[start : start + _POINTS], np.float64)
+    distances[:, start : start + len(part)] = metrics.pairwise_distances(
+      a, part
+    )
+  return distances

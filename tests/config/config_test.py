@@ -119,7 +119,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 92
+  assert len(names) == 93
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
@@ -304,7 +304,7 @@ def test_what_may_change_when_a_run_is_resumed():
   }
   recorded = kinds[config_lib.OnResume.RECORDED]
   assert {name.partition(".")[0] for name in recorded} == {
-    *("train", "model", "langevin", "hat", "generator"),
+    *("train", "data", "model", "langevin", "hat", "generator"),
     *("autoencoder", "sngan"),
   }
   assert {"hat.learning_rate", "langevin.temperature"} < recorded

@@ -52,6 +52,7 @@ def test_a_wrong_source_is_named_with_the_way_out(overrides, message):
     ({"image_size": 0}, "image_size=0: expected an integer from 1 to 4096"),
     ({"channels": 4}, "channels=4: expected 1 or 3"),
     ({"crop": "middle"}, "crop='middle': expected 'center' or 'random'"),
+    ({"jpeg_dct": "slow"}, "jpeg_dct='slow': expected 'accurate' or 'fast'"),
     ({"cache_gib": -1.0}, r"cache_gib=-1\.0: expected a number from 0"),
   ],
 )
@@ -143,3 +144,9 @@ def test_a_new_kind_of_source_costs_two_files(tmp_path):
     check=True,
   )
   assert done.stdout == "stripes train 9\n"
+
+
+def test_a_missing_jpeg_decoder_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, "simplejpeg", None)
+  with pytest.raises(errors.ConfigError, match="pip install simplejpeg"):
+    data.open_source(tiny.data_config("digits", jpeg_dct="fast"))

@@ -68,6 +68,8 @@ def test_protocol(run, evaluated):
     "repeats": 2,
     "data": "digits",
     "split": "train",
+    "source": "digits train",
+    "split_images": 1437,
     "num_reference": 1437,
     "image_size": 16,
     "network": "FD-digits",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import ddls_search, published, tables
+from experiments import ddls_search, departures, published, tables
 from experiments.paper import rows
 from experiments.table_ood import table as ood
 from experiments.table_refinement import table as refinement
@@ -61,6 +61,8 @@ def protocol(**changes):
     "statistics": None,
     "data": "tfds:cifar10",
     "split": "train",
+    "source": "tfds:cifar10 train",
+    "split_images": 50_000,
     "num_reference": 49_920,
     "references": "the same in each repeat",
     "decoder": "Pillow 13.0.0, libjpeg 3.2.0",
@@ -454,6 +456,7 @@ def test_what_a_run_went_through_is_a_departure(tmp_path):
     protocol(
       checkpoint_step=50_000,
       data="tfds:celeb_a",
+      split_images=162_770,
       init_scale_y=0.01,
       langevin=chain(
         num_steps=100,
@@ -475,8 +478,27 @@ def test_what_a_run_went_through_is_a_departure(tmp_path):
   )
   note = lines_of(synthesis, f"celeba64={path}")[-1]
   assert note.endswith(
-    "asks for JPEG decoder TensorFlow, fast integer DCT (found Pillow 13.0.0, "
-    "libjpeg 3.2.0), rollbacks 0 (found 1)."
+    "asks for JPEG decoder fast integer DCT (found Pillow 13.0.0, libjpeg "
+    "3.2.0), rollbacks 0 (found 1)."
+  )
+
+
+def test_celeba_from_a_folder_is_the_same_data_if_it_is_the_train_split():
+  config = importlib.import_module("hatebm_jax.configs.celeba64").get_config()
+  column = published.SYNTHESIS.columns["celeba64"]
+  found = protocol(
+    checkpoint_step=50_000,
+    data="folder:celeba",
+    source="folder:celeba, CelebA train",
+    split_images=162_770,
+    decoder="simplejpeg 1.9.0, fast integer DCT",
+  )
+  assert departures.of_figures(found, config, column) == {}
+  # All images of the folder are another split, and other data.
+  found |= {"source": "folder:celeba", "split_images": 202_599}
+  assert departures.text(departures.of_figures(found, config, column)) == (
+    "data tfds:celeb_a (found folder:celeba), images of the split 162,770 "
+    "(found 202,599)"
   )
 
 

@@ -4,6 +4,7 @@ The numbers are those of torch-fidelity 0.4.0 (FID, KID, Inception Score) and
 prdc 0.2 (precision, recall, density, coverage), float64.
 """
 
+import memory
 import numpy as np
 import pytest
 
@@ -44,7 +45,9 @@ def test_precision_recall_density_and_coverage(features, monkeypatch):
   expected = (0.38, 59 / 60, 0.2, 31 / 60)
   found = precision_recall.measure(features[0], features[1][:50], k=5)
   np.testing.assert_allclose(found, expected, rtol=1e-12)
-  monkeypatch.setattr(precision_recall, "_ROWS", 7)  # the last part is smaller
+  # The last parts are smaller.
+  monkeypatch.setattr(precision_recall, "_ENTRIES", 7 * 50)
+  monkeypatch.setattr(precision_recall, "_POINTS", 9)
   found = precision_recall.measure(features[0], features[1][:50], k=5)
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -107,3 +110,12 @@ def test_neighbours_that_do_not_exist(features, k):
 def test_splits_that_cannot_be(logits):
   with pytest.raises(ValueError, match="found 40"):
     inception_score.score(logits, num_splits=41)
+
+
+def test_precision_and_recall_of_many_images_take_little_memory():
+  rng = np.random.default_rng(0)
+  real, samples = rng.standard_normal((2, 3_000, 64), np.float32)
+  precision_recall.measure(real[:10], samples[:10])  # This imports.
+  # All distances would take 72 MB.
+  with memory.claims_less_than(24e6):
+    precision_recall.measure(real, samples)
