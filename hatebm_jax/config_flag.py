@@ -102,10 +102,10 @@ def load(given: Iterable[str]) -> ml_collections.ConfigDict:
   holder = define("This is the config.", values, argv)
   try:
     rest = values(argv)[1:]
-  except (flags.Error, AttributeError, KeyError) as error:
-    # str() of a KeyError would be quoted.
-    text = " ".join(f"{error.args[0]}".split())
-    raise errors.ConfigError(text) from error
+  except flags.Error as error:
+    raise errors.ConfigError(str(error)) from error
+  except (AttributeError, KeyError) as error:
+    raise errors.ConfigError(_no_such_field(error)) from error
   if rest:
     raise errors.ConfigError(
       f"Unexpected arguments: {' '.join(rest)}. Leave them out; fields are set "
@@ -127,7 +127,27 @@ def run(main: Callable[[list[str]], int], default: str | None = None) -> None:
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-  app.run(main)
+  app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses the flags as absl does, with one message for an unknown field."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError) as error:
+    print(f"error: {_no_such_field(error)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _no_such_field(error: AttributeError | KeyError) -> str:
+  """Returns a message for what ml_collections raises for a field."""
+  # One error may hold another one.
+  text = error
+  while isinstance(text, Exception):
+    text = text.args[0]
+  name, _, question = text.partition("\n")
+  sentences = f"The config has no field {name}.", question, "--help lists all."
+  return " ".join(filter(None, sentences))
 
 
 def arguments(given: Iterable[str], default: str | None = None) -> list[str]:

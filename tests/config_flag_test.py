@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -196,11 +197,22 @@ def test_no_config_is_one_message(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_a_field_that_is_not_there_names_the_nearest(tmp_path):
-  status, _, error = command(
-    tmp_path, "main", "--config=digits", "--workdir=r", "--config.trian.x=1"
-  )
-  assert status == 1 and "train" in error
+@pytest.mark.parametrize(
+  ("field", "expected"),
+  [
+    ("trian.x", "has no field 'trian'. Did you mean \"train\""),
+    ("train.steps", "has no field 'steps'. --help lists"),
+    ("hat.learning_rat", 'Did you mean "learning_rate"'),
+  ],
+)
+def test_a_field_that_is_not_there_names_the_nearest(tmp_path, field, expected):
+  arguments = "--config=digits", f"--config.{field}=1"
+  status, output, error = command(tmp_path, "main", *arguments, "--workdir=r")
+  assert status == 1 and not output
+  (message,) = error.splitlines()
+  assert message.startswith("error: ") and expected in message
+  with pytest.raises(errors.ConfigError, match=re.escape(expected)):
+    config_flag.load(arguments)
 
 
 def test_every_field_that_may_be_none_can_be_set_to_none(tmp_path):
