@@ -1,10 +1,16 @@
-"""Two processes evaluate a run as one process does."""
+"""Two processes evaluate, roll back and use a release as one process does."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import child
 import numpy as np
 import pytest
+
+from hatebm_jax.run import checkpoint, divergence, workdir
 
 # As in multihost_test.py, the run must not amplify rounding errors.
 RUN = (
@@ -24,6 +30,20 @@ def trained(tmp_path_factory):
   for process in child.start_two(path, *RUN):
     child.finish(process)
   return path
+
+
+@pytest.fixture(scope="module")
+def released(trained, tmp_path_factory):
+  """The release of the run."""
+  out = tmp_path_factory.mktemp("release") / "release"
+  command = (sys.executable, "-m", "hatebm_jax.convert", "release")
+  subprocess.run(
+    [*command, str(trained), f"--out={out}"],
+    cwd=child.ROOT,
+    env={**os.environ, "PYTHONPATH": str(child.ROOT)},
+    check=True,
+  )
+  return out
 
 
 def figures(path):
@@ -55,6 +75,54 @@ def test_two_processes_find_the_figures_of_one(trained, tmp_path):
   flags = *EVALUATE, f"--out={tmp_path}"
   child.finish(child.start(trained, *flags, num_devices=4))
   assert_same_figures(figures(tmp_path), figures(trained))
+
+
+@pytest.mark.slow
+def test_a_release_in_two_processes_is_that_in_one(trained, released, tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  for process in child.start_two(released, *EVALUATE, f"--out={two}"):
+    child.finish(process)
+  child.finish(child.start(released, *EVALUATE, f"--out={one}", num_devices=4))
+  assert_same_figures(figures(one), figures(two))
+  for process in child.start_two(released, "--mode=sample", f"--out={two}"):
+    child.finish(process)
+  samples = "samples/00000004_raw.npz"
+  with np.load(trained / samples) as run, np.load(two / samples) as release:
+    np.testing.assert_array_equal(run["images"], release["images"])
+    np.testing.assert_array_equal(run["generator"], release["generator"])
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_from_what_is_not_finite(trained, tmp_path):
+  diverging = (
+    *("--config.train.num_steps=50", "--config.train.checkpoint_every=100"),
+    # The energies overflow at the second step, before another rule is broken.
+    *("--config.hat.learning_rate=1e3", "--config.langevin.step_size_y=1e3"),
+    *(
+      "--config.train.on_divergence=rollback",
+      "--config.train.max_rollbacks=1",
+    ),
+  )
+  two, one = tmp_path / "two", tmp_path / "one"
+  shutil.copytree(trained, two)
+  for process in child.start_two(two, *RUN, *diverging):
+    output = child.finish(process, 1)
+    assert "gone back 1 times" in output and "Traceback" not in output
+  (entry,) = divergence.rollbacks(two)
+  assert entry["rule"] == "not_finite" and entry["to"] == 4 < entry["step"]
+  with checkpoint.Checkpoints(two, read_only=True) as saved:
+    assert saved.latest_step() == 4
+
+  shutil.copytree(two, one)
+  mended = *RUN, "--config.train.num_steps=8", "--config.chains.num_chains=0"
+  for process in child.start_two(two, *mended):
+    child.finish(process)
+  child.finish(child.start(one, *mended, num_devices=4))
+  lines = [workdir.read_metrics(path) for path in (one, two)]
+  assert [line["step"] for line in lines[1]] == list(range(1, 9))
+  for name in lines[0][0].keys() - {"steps_per_second", "input_wait_fraction"}:
+    values = [[line[name] for line in run] for run in lines]
+    np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_the_paper_preset_fails_at_once_on_both(tmp_path):
