@@ -174,7 +174,6 @@ class _Commands:
     if self._row.start and config == self._row.config:
       words += self._generator()
     stage = Stage(f"train {config}", words + self._options.overrides, ())
-    # SIGTERM also ends a training command with the status of success.
     step = config_flag.load(stage.fields).train.num_steps
     return stage._replace(outputs=(path / "checkpoints" / str(step),))
 

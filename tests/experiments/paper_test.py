@@ -181,7 +181,7 @@ def test_a_failed_stage_is_one_message(tmp_path):
   fails = stages.Stage("train x", ("-c", "raise SystemExit(3)"), out)
   with pytest.raises(paper.StageError, match="'train x' has ended with stat"):
     paper._run("row", fails)
-  # SIGTERM ends a training command in order before it is done.
+  # The command has ended well, but what it should leave is not there.
   ends = stages.Stage("train x", ("-c", "pass"), out)
   with pytest.raises(paper.StageError, match=f"ended with no {out[0]}"):
     paper._run("row", ends)
