@@ -17,7 +17,7 @@ import pytest
 from experiments import published
 from experiments.paper import __main__ as paper
 from experiments.paper import manifest, rows, stages
-from hatebm_jax import config_flag
+from hatebm_jax import config_flag, models
 from hatebm_jax.run import weights, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -174,6 +174,17 @@ def test_a_release_takes_the_place_of_a_run(tmp_path):
   plan = stages.plan(row, options._replace(taken={"cifar10_refine": "hat"}))
   assert not plan.train and list(plan.measure) == ["evaluate", "table"]
   assert "--workdir=hat" in plan.measure["evaluate"].command
+
+
+@pytest.mark.parametrize("row", rows.ROWS.values(), ids=lambda row: row.name)
+def test_tiny_networks_have_widths_that_their_images_allow(row, tmp_path):
+  plan = stages.plan(row, rows.Options(tmp_path, "tiny"))
+  for stage in plan.train.values():
+    config = config_flag.load(stage.fields)
+    size, width = config.data.image_size, config.model.width
+    assert size == row.image_size
+    models.hat.make(size, width)
+    models.generator.make(size, width)
 
 
 def test_a_failed_stage_is_one_message(tmp_path):
