@@ -5,7 +5,6 @@
 The installed command `hatebm` does the same.
 """
 
-import signal
 import sys
 from collections.abc import Collection
 
@@ -145,7 +144,8 @@ def _run(
       evaluation.check(config)
     stopped_by = train.train(config, path)
     if stopped_by:
-      return 130 if stopped_by == signal.SIGINT else 0
+      # Schedulers start a run again whose status is not 0.
+      return 128 + stopped_by
   if jax.process_index() == 0:
     files.check_writable(out / "samples" if mode == "sample" else out)
   if mode == "evaluate" and config.metrics.samples:

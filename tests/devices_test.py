@@ -152,6 +152,7 @@ def test_the_bank_of_many_devices_is_kept_on_fewer(tmp_path):
   run(settings, 2, 1, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_bank_of_one_device_is_laid_out_anew_on_more(tmp_path, capsys):
   settings = config(generator__bank_size=20)
   state, _ = run(settings, 1, 1, tmp_path, save=True)

@@ -174,7 +174,6 @@ class _Commands:
     if self._row.start and config == self._row.config:
       words += self._generator()
     stage = Stage(f"train {config}", words + self._options.overrides, ())
-    # SIGTERM also ends a training command with the status of success.
     step = config_flag.load(stage.fields).train.num_steps
     return stage._replace(outputs=(path / "checkpoints" / str(step),))
 
@@ -183,8 +182,8 @@ class _Commands:
     if not self._options.is_tiny:
       return ()
     fields = dict(_TINY)
-    # Larger images need wider networks.
-    fields["model.width"] = max(8, self._row.image_size // 8)
+    # Networks of larger images have widths that are multiples of 16.
+    fields["model.width"] = 8 if self._row.image_size <= 32 else 16
     if config.endswith("_autoencoder"):
       fields["train.test_every"] = fields["train.num_steps"]
     if not self._row.is_twin:

@@ -17,7 +17,7 @@ import pytest
 from experiments import published
 from experiments.paper import __main__ as paper
 from experiments.paper import manifest, rows, stages
-from hatebm_jax import config_flag
+from hatebm_jax import config_flag, models
 from hatebm_jax.run import weights, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -176,12 +176,23 @@ def test_a_release_takes_the_place_of_a_run(tmp_path):
   assert "--workdir=hat" in plan.measure["evaluate"].command
 
 
+@pytest.mark.parametrize("row", rows.ROWS.values(), ids=lambda row: row.name)
+def test_tiny_networks_have_widths_that_their_images_allow(row, tmp_path):
+  plan = stages.plan(row, rows.Options(tmp_path, "tiny"))
+  for stage in plan.train.values():
+    config = config_flag.load(stage.fields)
+    size, width = config.data.image_size, config.model.width
+    assert size == row.image_size
+    models.hat.make(size, width)
+    models.generator.make(size, width)
+
+
 def test_a_failed_stage_is_one_message(tmp_path):
   out = (tmp_path / "out",)
   fails = stages.Stage("train x", ("-c", "raise SystemExit(3)"), out)
   with pytest.raises(paper.StageError, match="'train x' has ended with stat"):
     paper._run("row", fails)
-  # SIGTERM ends a training command in order before it is done.
+  # The command has ended well, but what it should leave is not there.
   ends = stages.Stage("train x", ("-c", "pass"), out)
   with pytest.raises(paper.StageError, match=f"ended with no {out[0]}"):
     paper._run("row", ends)

@@ -635,6 +635,7 @@ def rows_of(table, *arguments):
   return {row[0]: row[2:] for row in cells if "measured here" in row}, note
 
 
+@pytest.mark.slow
 def test_tables_of_a_real_digits_run(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
   for i, image in enumerate(noise):

@@ -77,7 +77,7 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
   before = last_step(path)
   child.wait_for(run, lambda: last_step(path) > before)
   run.send_signal(signal.SIGTERM)
-  output = child.finish(run)
+  output = child.finish(run, 143)
   assert "Resuming at step" in output and "Stopped at training" in output
 
   run = start(path, 30)

@@ -68,7 +68,7 @@ def test_a_second_run_of_two_is_refused_on_both(tmp_path):
   assert all(process.poll() is None for process in pair)
   pair[1].send_signal(signal.SIGTERM)
   for process in pair:
-    assert "Stopped at training step" in child.finish(process)
+    assert "Stopped at training step" in child.finish(process, 143)
 
 
 @pytest.mark.slow
