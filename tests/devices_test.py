@@ -76,6 +76,7 @@ def test_losses_of_20_steps_do_not_depend_on_devices(
   assert_same_metrics(metrics, expected)
 
 
+@pytest.mark.slow
 def test_a_split_optimizer_takes_the_same_steps(on_one_device, tmp_path):
   settings = config(sharding__split_optimizer=True)
   state, metrics = run(settings, 8, 20, tmp_path)

@@ -38,8 +38,8 @@ ADDITIONS = {
     [
       (
         "hatebm_jax/chains.py",
-        "return langevin.sample(",
-        "from hatebm_jax import mala\n  return mala.sample(",
+        "state, info = langevin.sample(",
+        "from hatebm_jax import mala\n  state, info = mala.sample(",
       )
     ],
   ),

@@ -318,6 +318,7 @@ def own(with_variables):
   return networks.Generator(apply, (3,), variables)
 
 
+@pytest.mark.slow
 def test_a_hat_on_a_generator_that_is_given(tmp_path):
   config, generator = refine("", train__num_steps=2), own(True)
   assert train.train(config, tmp_path, generator) is None

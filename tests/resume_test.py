@@ -109,6 +109,7 @@ def test_images_that_have_moved(tmp_path, capsys):
   assert "The run was trained on 9 images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_first_try_does_not_claim_the_workdir(tmp_path, capsys):
   # This learning rate sends the energies to infinity within a few steps.
   broken = tiny.config(

@@ -127,6 +127,7 @@ def images_of(out):
   return found
 
 
+@pytest.mark.slow
 def test_images_are_never_replaced_by_fewer_or_by_others(
   path, tmp_path, capsys
 ):

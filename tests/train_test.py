@@ -155,6 +155,7 @@ def test_another_config_does_not_touch_the_run(uninterrupted):
     train.train(config, uninterrupted)
 
 
+@pytest.mark.slow
 def test_divergence_ends_the_run_and_names_the_last_checkpoint(
   uninterrupted, tmp_path
 ):

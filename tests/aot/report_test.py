@@ -53,11 +53,14 @@ def test_a_caller_keeps_its_config():
 @needs_libtpu
 def test_tiny_step_for_four_chips(tmp_path):
   hlo_file = tmp_path / "step.txt"
-  result = run("tests/tiny_config.py", "v5e:2x2", f"--hlo={hlo_file}")
+  # Fewer than 8 images a chip would be repeated to 8.
+  batch = "--config.train.batch_size=32", "--config.generator.bank_size=32"
+  options = f"--hlo={hlo_file}", *batch
+  result = run("tests/tiny_config.py", "v5e:2x2", *options)
   assert result.returncode == 0, result.stderr
   found = json.loads(result.stdout)
   assert found["chips"] == 4
-  assert found["images_per_chip"] == 2
+  assert found["images_per_chip"] == 8
   assert found["trip_counts"] == [[tiny.config().langevin.num_steps]]
   assert found["collectives_in_loops"]["count"] == 0
   # The gradients of both networks are reduced; small all-reduces are joined.

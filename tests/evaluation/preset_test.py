@@ -103,6 +103,7 @@ def run(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_the_paper_draws_all_anew(run, capsys, monkeypatch):
   """Everything but Inception is real: it takes colour images, not digits."""
   monkeypatch.setattr(preset, "NUM_IMAGES", 20)
