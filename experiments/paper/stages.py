@@ -25,7 +25,6 @@ _TINY = {
   "train.checkpoint_every": 2,
   "langevin.num_steps": 2,
   "generator.bank_size": 24,
-  "sngan.discriminator_width": 8,
   "sample.num_images": 8,
   "sample.batch_size": 8,
   "evaluate.num_steps": 2,
@@ -183,7 +182,8 @@ class _Commands:
       return ()
     fields = dict(_TINY)
     # Networks of larger images have widths that are multiples of 16.
-    fields["model.width"] = 8 if self._row.image_size <= 32 else 16
+    width = 8 if self._row.image_size <= 32 else 16
+    fields |= {"model.width": width, "sngan.discriminator_width": width}
     if config.endswith("_autoencoder"):
       fields["train.test_every"] = fields["train.num_steps"]
     if not self._row.is_twin:

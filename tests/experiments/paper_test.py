@@ -185,6 +185,7 @@ def test_tiny_networks_have_widths_that_their_images_allow(row, tmp_path):
     assert size == row.image_size
     models.hat.make(size, width)
     models.generator.make(size, width)
+    models.discriminator.make(size, config.sngan.discriminator_width)
 
 
 def test_a_failed_stage_is_one_message(tmp_path):
