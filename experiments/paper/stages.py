@@ -249,9 +249,11 @@ class _Commands:
       return False
     if start in trained(self._row, options):
       return True
+    if start not in options.taken:
+      return False
     path = self._run(start)
-    if start not in options.taken or not weights.is_release(path):
-      return start in options.taken
+    if not weights.is_release(path):
+      return True
     release = weights.Release(path)
     names = release.shapes(release.steps()[0])
     return any(name.startswith("discriminator/") for name in names)

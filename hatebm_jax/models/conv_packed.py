@@ -215,12 +215,12 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
   This gradient is a convolution whose kernel is as large as the image. Five
   things keep it on XLA:CPU's fast path. The arrays are transposed by hand: in a
   loop, XLA does not do it itself. The input is computed before it is
-  transposed: what XLA fuses into a transposition takes several times as long.
-  The zeros are the convolution's own padding: with an image that is padded
-  before, it takes up to 3 times as long. The array with fewer channels is the
-  one that is padded: for 64 channels to 3, it takes a third of the time. What
-  runs on one core is computed for two halves of the batch, which XLA can run
-  beside each other.
+  transposed, because what XLA fuses into a transposition takes several times
+  as long. The zeros are the convolution's own padding: with an image that is
+  padded before, it takes up to 3 times as long. The array with fewer channels
+  is the one that is padded: for 64 channels to 3, it takes a third of the time.
+  What runs on one core is computed for two halves of the batch, which XLA can
+  run beside each other.
 
   Args:
     x: Input `[batch, height, width, in]` of the forward convolution.
