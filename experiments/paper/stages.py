@@ -29,7 +29,7 @@ _TINY = {
   "sample.batch_size": 8,
   "evaluate.num_steps": 2,
   "chains.num_chains": 0,
-  "metrics.num_references": 16,
+  "metrics.num_references": 8,
   "ood.num_images": 8,
   "ood.bootstraps": 20,
 }

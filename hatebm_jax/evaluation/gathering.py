@@ -26,7 +26,9 @@ class Gathered:
       space: Network whose features are taken.
       num_images: Number of images that will be added.
     """
-    self._space = space
+    # Small batches are padded, and a small set need not fill a large one.
+    size = min(space.batch_size, num_images)
+    self._space = space._replace(batch_size=size)
     rng = np.random.default_rng(0)
     self._is_kept = np.zeros(num_images, bool)
     self._is_kept[rng.permutation(num_images)[:MAX_FEATURES]] = True

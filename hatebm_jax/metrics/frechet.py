@@ -32,8 +32,8 @@ def distance(
 ) -> float:
   """Returns ||mu1 - mu2||^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)).
 
-  The trace of the root is computed as the sum of the singular values of
-  sigma1^(1/2) sigma2^(1/2). This sum is always real and symmetric in the two
+  With sigma1 = A A^T and sigma2 = B B^T, the trace of the root is the sum of
+  the singular values of A^T B. This sum is always real and symmetric in the two
   arguments. It is well defined for singular covariances, where a matrix square
   root of the product is not.
 
@@ -58,15 +58,15 @@ def distance(
     raise ValueError("expected finite moments, found NaN or infinity.")
   if np.array_equal(mu1, mu2) and np.array_equal(sigma1, sigma2):
     return 0.0
-  product = _root(sigma1) @ _root(sigma2)
+  product = _factor(sigma1).T @ _factor(sigma2)
   trace_of_root = np.linalg.svd(product, compute_uv=False).sum()
   squared = np.square(mu1 - mu2).sum()
   result = squared + np.trace(sigma1) + np.trace(sigma2) - 2 * trace_of_root
   return max(float(result), 0.0)  # Rounding may leave a distance of -1e-13.
 
 
-def _root(sigma: np.ndarray) -> np.ndarray:
-  """Returns the square root of a covariance `[dim, dim]`."""
+def _factor(sigma: np.ndarray) -> np.ndarray:
+  """Returns A `[dim, rank]` with sigma = A A^T for a covariance `[dim, dim]`."""
   values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
-  # Eigenvalues below zero come from rounding.
-  return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+  is_kept = values > 0  # Eigenvalues below zero come from rounding.
+  return vectors[:, is_kept] * np.sqrt(values[is_kept])
