@@ -29,8 +29,10 @@ from hatebm_jax.models.conv_packed import vary_like
 _FEW_PIXELS = 256
 
 # The gradient of a strided convolution takes as long with 8 images as with 16.
-# With fewer images than this, the literal gradient is faster.
+# With fewer images than this, the literal gradient is faster. Large images need
+# this many channels for it.
 _FEW_IMAGES = 16
+_MANY_CHANNELS = 256
 
 
 def cut(x: jax.Array) -> jax.Array:
@@ -79,7 +81,9 @@ def pooled_conv3x3(
     x: Image `[batch, height, width, in]`.
     kernels: Kernels of `pooled_kernels`.
   """
-  if x.shape[0] >= _FEW_IMAGES or x.shape[1] * x.shape[2] > 4 * _FEW_PIXELS:
+  batch, height, width, channels = x.shape
+  is_large = height * width > 4 * _FEW_PIXELS
+  if batch >= _FEW_IMAGES or (is_large and channels < _MANY_CHANNELS):
     return conv_strided.conv3x3_down(x, kernels[0])
   return _pooled(x, *(vary_like(kernel, x) for kernel in kernels))
 

@@ -67,7 +67,9 @@ def test_all_forms_equal_the_literal_one(form, name, shape):
 
 
 @pytest.mark.parametrize(
-  "shape", [(16, 4, 4, 2, 3), (1, 64, 64, 1, 2)], ids=str
+  "shape",
+  [(16, 4, 4, 2, 3), (1, 64, 64, 1, 2), (1, 64, 64, 256, 1)],
+  ids=str,
 )
 def test_the_gradient_of_a_dense_pool_for_many_images_or_pixels(shape):
   # With few of both it has another gradient, which the test above sees.
