@@ -101,7 +101,10 @@ def restore(
     model, part = _read(config, saved, step, pick, generator, hat)
   earlier = tuple(x for x in changes.read(path) if x["step"] < step)
   mesh = sharding.make_mesh()
-  return Restored(config, step, model, *part[:2], mesh, earlier, part[2])
+  variables, of_encoder, of_discriminator = part
+  return Restored(
+    config, step, model, variables, of_encoder, mesh, earlier, of_discriminator
+  )
 
 
 def _variables(config, model, state):

@@ -66,7 +66,7 @@ def distance(
 
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
-  """Returns A `[dim, rank]` with sigma = A A^T for a covariance `[dim, dim]`."""
+  """Returns A `[dim, rank]` with A A^T = sigma, a covariance `[dim, dim]`."""
   values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
   is_kept = values > 0  # Eigenvalues below zero come from rounding.
   return vectors[:, is_kept] * np.sqrt(values[is_kept])

@@ -32,7 +32,8 @@ def make(
   Raises:
     ConfigError: If the network does not exist for this size or width.
   """
-  return Discriminator(*hat.layout(image_size, width), dtype)
+  field = "sngan.discriminator_width"
+  return Discriminator(*hat.layout(image_size, width, field), dtype)
 
 
 _DENSE = conv_ops.Op(jnp.dot)

@@ -33,17 +33,21 @@ def make(image_size: int, width: int, dtype: jnp.dtype = jnp.float32) -> "Hat":
   return Hat(*layout(image_size, width), dtype)
 
 
-def layout(image_size: int, width: int) -> tuple[tuple[int, ...], int]:
+def layout(
+  image_size: int, width: int, field: str = "model.width"
+) -> tuple[tuple[int, ...], int]:
   """Returns the channels of each block and how many blocks halve the size.
 
   Args:
     image_size: Height and width of the images in pixels: 16, 32, 64 or 128.
     width: Base width `ngf` of the network.
+    field: Field of the config that sets the width.
 
   Raises:
     ConfigError: If the network does not exist for this size or width.
   """
-  return sizes.widths(image_size, width, _DIVISORS), _NUM_DOWNS[image_size]
+  widths = sizes.widths(image_size, width, _DIVISORS, field)
+  return widths, _NUM_DOWNS[image_size]
 
 
 class HatBlock(nn.Module):

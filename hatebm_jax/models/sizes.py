@@ -6,7 +6,10 @@ from hatebm_jax import errors
 
 
 def widths(
-  image_size: int, width: int, divisors: Mapping[int, tuple[int, ...]]
+  image_size: int,
+  width: int,
+  divisors: Mapping[int, tuple[int, ...]],
+  field: str = "model.width",
 ) -> tuple[int, ...]:
   """Returns the number of channels of each block.
 
@@ -14,6 +17,7 @@ def widths(
     image_size: Height and width of the images in pixels.
     width: Base width `ngf` of the network.
     divisors: By image size, the divisor of the base width for each block.
+    field: Field of the config that sets the width.
 
   Raises:
     ConfigError: If the network does not exist for this size, or a divisor does
@@ -27,7 +31,7 @@ def widths(
   largest = max(divisors[image_size])
   if width < 1 or width % largest:
     raise errors.ConfigError(
-      f"config.model.width={width}: at image size {image_size} it must be a "
+      f"config.{field}={width}: at image size {image_size} it must be a "
       f"positive multiple of {largest}."
     )
   return tuple(width // divisor for divisor in divisors[image_size])

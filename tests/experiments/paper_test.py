@@ -21,6 +21,11 @@ from hatebm_jax import config_flag, models
 from hatebm_jax.run import weights, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
+# If a flag is given twice, the last one counts: a row has one device.
+_ONE_DEVICE = os.environ | {
+  "XLA_FLAGS": os.environ["XLA_FLAGS"]
+  + " --xla_force_host_platform_device_count=1"
+}
 _TABLES = {
   "synthesis": published.SYNTHESIS,
   "refinement": published.REFINEMENT,
@@ -37,6 +42,7 @@ def run(*arguments):
   done = subprocess.run(
     command(*arguments),
     cwd=_ROOT,
+    env=_ONE_DEVICE,
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -293,6 +299,7 @@ def test_a_killed_row_goes_on_and_has_the_same_figures(twin, tmp_path):
   process = subprocess.Popen(
     command(*again),
     cwd=_ROOT,
+    env=_ONE_DEVICE,
     start_new_session=True,
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,

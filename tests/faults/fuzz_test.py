@@ -39,7 +39,7 @@ from hatebm_jax.run import checkpoint, divergence, logs, npz, weights, workdir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 MAX_MEMORY, MAX_SECONDS = 200e6, 30
-NUM_SLOW = 5_000
+NUM_SLOW = 2_000
 
 
 def counts(short, slow=NUM_SLOW):
@@ -75,7 +75,7 @@ def fuzz(count, strategy, read, check, bounded=memory.claims_less_than):
 
   @hypothesis.settings(
     max_examples=count,
-    derandomize=count < 1_000,
+    derandomize=count < 500,
     database=None,
     deadline=None,
     suppress_health_check=list(hypothesis.HealthCheck),
@@ -352,7 +352,7 @@ def test_pth_bytes(tmp_path, count, is_old):
   assert min(fuzz(count, CHANGES, read, check).values())
 
 
-@counts(20, 2_000)
+@counts(20, 800)
 @pytest.mark.parametrize("name", ["netG", "netD"])
 def test_mimicry(tmp_path, count, name):
   path = tmp_path / "x.pth"
@@ -483,7 +483,7 @@ def read_tf(prefix):
   }
 
 
-@counts(40, 3_000)
+@counts(40, 1_200)
 @pytest.mark.parametrize("suffix", [".index", SHARD])
 def test_tf_bytes(tmp_path, count, suffix):
   prefix = str(tmp_path / "ebm.ckpt")
@@ -506,7 +506,7 @@ def test_tf_bytes(tmp_path, count, suffix):
   assert fuzz(count, CHANGES, read, check)["refused"]
 
 
-@counts(30, 1_500)
+@counts(30, 600)
 @pytest.mark.parametrize("is_block_of_blocks", [False, True])
 def test_tf_blocks(tmp_path, count, is_block_of_blocks):
   # The checksum is made right again, so that the damage reaches the reader.
@@ -567,7 +567,7 @@ def check_release(_, result):
     np.testing.assert_array_equal(result[name], expected)
 
 
-@counts(60, 3_000)
+@counts(60, 1_200)
 def test_release_bytes(tmp_path, count):
   weights.save(tmp_path, 3, WEIGHTS)
   content = (tmp_path / weights.FILE).read_bytes()
@@ -676,7 +676,7 @@ CHANGED = [
 ]
 
 
-@counts(60, 3_000)
+@counts(60, 1_200)
 def test_release_headers(tmp_path, count):
   weights.save(tmp_path, 3, WEIGHTS)
   content = (tmp_path / weights.FILE).read_bytes()
@@ -749,7 +749,7 @@ def test_json(tmp_path, count):
   assert min(fuzz(count, RUNS, read, check).values())
 
 
-@counts(40, 2_000)
+@counts(40, 800)
 def test_report(tmp_path, count):
   files = run_files()
 
@@ -812,7 +812,7 @@ def read_checkpoint(path):
 
 # Orbax leaves coroutines behind where a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@counts(60, 3_000)
+@counts(60, 1_200)
 def test_checkpoints(saved_run, count):
   # The checksums are right again: what they protect is damaged too.
   path, folder, files = saved_run
@@ -868,7 +868,7 @@ def prepared_data(request, tmp_path_factory):
   return str(directory), files, {image.tobytes() for image in images}
 
 
-@counts(40, 2_000)
+@counts(40, 800)
 def test_tfds(prepared, count):
   directory, files, images = prepared
   config = config_lib.default().data

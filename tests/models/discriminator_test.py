@@ -223,7 +223,14 @@ def test_all_forms_have_the_gradients_of_the_literal_one(form):
     )
 
 
-@pytest.mark.parametrize(("image_size", "width"), [(48, 32), (64, 24), (32, 0)])
-def test_sizes_that_do_not_exist(image_size, width):
-  with pytest.raises(errors.ConfigError, match="config"):
+@pytest.mark.parametrize(
+  ("image_size", "width", "field"),
+  [
+    (48, 32, "data.image_size=48"),
+    (64, 24, "sngan.discriminator_width=24"),
+    (32, 0, "sngan.discriminator_width=0"),
+  ],
+)
+def test_sizes_that_do_not_exist(image_size, width, field):
+  with pytest.raises(errors.ConfigError, match=f"config.{field}: "):
     discriminator.make(image_size, width)

@@ -98,7 +98,14 @@ def test_bfloat16_keeps_energies_and_parameters_in_float32():
   assert 0 < error < 0.03 * np.abs(energies[0]).max()
 
 
-@pytest.mark.parametrize(("image_size", "width"), [(48, 32), (64, 24), (32, 0)])
-def test_sizes_that_do_not_exist(image_size, width):
-  with pytest.raises(errors.ConfigError, match="config"):
+@pytest.mark.parametrize(
+  ("image_size", "width", "field"),
+  [
+    (48, 32, "data.image_size=48"),
+    (64, 24, "model.width=24"),
+    (32, 0, "model.width=0"),
+  ],
+)
+def test_sizes_that_do_not_exist(image_size, width, field):
+  with pytest.raises(errors.ConfigError, match=f"config.{field}: "):
     hat.make(image_size, width)
