@@ -8,7 +8,7 @@ from etils import epath
 from PIL import Image
 
 from hatebm_jax import evaluation, report, sample, train
-from hatebm_jax.run import checkpoint, files, npz, workdir
+from hatebm_jax.run import checkpoint, files, npz, weights, workdir
 
 # Each holds what `glob` or a URL would read as something else.
 STRANGE = ["v[1]", "a*b?", "[!x]", "50%20 #1"]
@@ -102,7 +102,7 @@ def test_a_run_in_a_folder_with_a_strange_name(tmp_path):
   assert set(workdir.read_evaluation(path)["sets"]) > {"hat", "generator"}
   # Another run takes its generator from there.
   part = {"params": {"head": {"kernel": np.zeros((8, 1), np.float32)}}}
-  found = checkpoint.restore_part(path, {"hat": part})
+  found = weights.restore_part(path, {"hat": part})
   np.testing.assert_array_equal(
     found["hat"]["params"]["head"]["kernel"],
     restored.variables[0]["head"]["kernel"],
