@@ -679,7 +679,7 @@ def test_tables_of_a_real_digits_run(tmp_path):
 @pytest.mark.parametrize(
   ("table", "source", "name", "models"),
   [
-    (refinement, "sngan", "refine", ["SN-GAN (start)", "Hat EBM"]),
+    (refinement, "sngan", "refine", ["SN-GAN (start)", "DDLS", "Hat EBM"]),
     (
       retrofit,
       "autoencoder",
