@@ -629,10 +629,12 @@ def distance_of(path, name):
 
 
 def rows_of(table, *arguments):
-  """Returns the cells of measured rows by model, and the last footnote."""
-  *lines, note = lines_of(table, *arguments)
+  """Returns the cells of measured rows by model, and the footnotes."""
+  found = lines_of(table, *arguments)
+  lines = [line for line in found if line.startswith("|")]
   cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
-  return {row[0]: row[2:] for row in cells if "measured here" in row}, note
+  notes = "\n".join(line for line in found if line.startswith("[^"))
+  return {row[0]: row[2:] for row in cells if "measured here" in row}, notes
 
 
 @pytest.mark.slow
