@@ -25,11 +25,11 @@ _TINY = {
   "train.checkpoint_every": 2,
   "langevin.num_steps": 2,
   "generator.bank_size": 24,
-  "sample.num_images": 8,
+  "sample.num_images": 6,
   "sample.batch_size": 8,
   "evaluate.num_steps": 2,
   "chains.num_chains": 0,
-  "metrics.num_references": 8,
+  "metrics.num_references": 6,
   "ood.num_images": 8,
   "ood.bootstraps": 20,
 }

@@ -18,7 +18,7 @@ from hatebm_jax import convert
 from hatebm_jax.models import inception
 from hatebm_jax.run import files
 
-_COUNTS = {"train": 48, "test": 8}
+_COUNTS = {"train": 48, "test": 6}
 
 
 def make_images(rng: np.random.Generator, count: int, size: int) -> np.ndarray:

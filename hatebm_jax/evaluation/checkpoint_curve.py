@@ -72,8 +72,9 @@ def measure_checkpoints(
     for weights in _WEIGHTS:
       restored = _restore(config, path, given, step, weights)
       if reference is None:
-        checks.check(restored.config, restored.networks.hat is not None)
-        reference = image_quality.load_reference(restored.config)
+        has_hat = restored.networks.hat is not None
+        space = checks.check(restored.config, has_hat)
+        reference = image_quality.load_reference(restored.config, space)
       expected = _record(restored, reference)
       if points is None:
         points = _of_same_protocol(old, expected)

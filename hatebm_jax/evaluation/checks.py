@@ -9,12 +9,12 @@ import ml_collections
 
 from hatebm_jax import data, errors, objectives, sharding
 from hatebm_jax.evaluation import image_quality, out_of_distribution, preset
-from hatebm_jax.metrics import moments
+from hatebm_jax.metrics import feature_spaces, moments
 
 
 def check(
   config: ml_collections.ConfigDict, has_hat: bool | None = None
-) -> None:
+) -> feature_spaces.Space | None:
   """Checks that an evaluation will find what it needs.
 
   Files are opened, and a few images are read. Nothing is measured.
@@ -23,13 +23,16 @@ def check(
     config: Config of the run, with the fields of the command.
     has_hat: Whether the run has a hat; None asks the run's objective.
 
+  Returns:
+    The network that images are measured in; None if no images are.
+
   Raises:
     ConfigError: If a file or a field of the config cannot be used, or a run
       without a hat has no network to measure its images in.
     ConvertError: If the weights of the Inception network cannot be read.
     DataError: If a set of images is missing or cannot be read.
   """
-  config = preset.apply(config)
+  config, space = preset.apply(config), None
   # A run without a hat has nothing else to measure than its images.
   if image_quality.has_network(config) or has_hat is False:
     check_count(config.sample.num_images, "config.sample.num_images")
@@ -46,6 +49,7 @@ def check(
       out_of_distribution.check(config)
   if has_hat and config.chains.num_chains:
     data.open_native(config.data, "train")
+  return space
 
 
 def check_count(num_images: int, field: str) -> None:

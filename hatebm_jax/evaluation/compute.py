@@ -68,9 +68,9 @@ def evaluate(
     DataError: If the reference images cannot be read.
   """
   start = time.perf_counter()
-  checks.check(restored.config, restored.networks.hat is not None)
+  space = checks.check(restored.config, restored.networks.hat is not None)
   restored, drawn = _by_protocol(restored, drawn)
-  found = _Found(restored, drawn)
+  found = _Found(restored, drawn, space)
   failures = []
   for name, measure in found.parts().items():
     try:
@@ -112,8 +112,13 @@ class _Found:
     reference: Reference images; None as long as none are measured.
   """
 
-  def __init__(self, restored: sample.Restored, drawn: sample.Drawn | None):
-    self._restored, self._drawn = restored, drawn
+  def __init__(
+    self,
+    restored: sample.Restored,
+    drawn: sample.Drawn | None,
+    space: feature_spaces.Space | None,
+  ):
+    self._restored, self._drawn, self._space = restored, drawn, space
     record = protocol.of_run(restored) | protocol.of_data(restored.config)
     self.figures = {"protocol": record, "sets": {}}
     self.pictures = {}
@@ -133,7 +138,7 @@ class _Found:
   def images(self) -> None:
     """Draws images and measures them against reference images."""
     config = self._restored.config
-    self.reference = image_quality.load_reference(config)
+    self.reference = image_quality.load_reference(config, self._space)
     found = measure_images(self._restored, self.reference, self._drawn)
     found["sets"] |= image_quality.held_out(config, self.reference)
     self.figures |= found

@@ -6,6 +6,7 @@ one between the two Gaussians (Dowson and Landau, 1982). Heusel et al. (NeurIPS
 """
 
 import numpy as np
+from scipy.linalg import lapack
 
 from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
@@ -66,7 +67,12 @@ def distance(
 
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
-  """Returns A `[dim, rank]` with A A^T = sigma, a covariance `[dim, dim]`."""
-  values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
-  is_kept = values > 0  # Eigenvalues below zero come from rounding.
-  return vectors[:, is_kept] * np.sqrt(values[is_kept])
+  """Returns A `[dim, rank]` with A A^T = sigma, a covariance `[dim, dim]`.
+
+  A is a Cholesky factor with complete pivoting (Higham, 1990), which stops at
+  the rank: sets of few images have covariances of a low rank.
+  """
+  factor, pivots, rank, _ = lapack.dpstrf((sigma + sigma.T) / 2, lower=1)
+  result = np.empty((len(sigma), rank))
+  result[pivots - 1] = np.tril(factor)[:, :rank]  # LAPACK counts from 1.
+  return result

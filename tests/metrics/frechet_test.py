@@ -53,6 +53,18 @@ def test_distance_of_singular_covariances():
   np.testing.assert_allclose(found, np.trace(sigma), rtol=1e-12)
 
 
+def test_distance_of_unlike_covariances_of_low_rank():
+  # More dimensions without variance do not change the distance.
+  rng = np.random.default_rng(3)
+  sigmas = [_covariance(rng, 4) for _ in range(2)]
+  rotation = np.linalg.qr(rng.normal(size=(40, 40)))[0][:, :4]
+  mu = np.zeros(40)
+  expected = frechet.distance(mu[:4], sigmas[0], mu[:4], sigmas[1])
+  wide = [rotation @ sigma @ rotation.T for sigma in sigmas]
+  found = frechet.distance(mu, wide[0], mu, wide[1])
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_distance_refuses_what_does_not_fit():
   good = np.zeros(2), np.eye(2)
   with pytest.raises(ValueError, match="expected shapes"):
