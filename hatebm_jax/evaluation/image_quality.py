@@ -61,7 +61,10 @@ def has_network(config: ml_collections.ConfigDict) -> bool:
   if preset.is_paper(config):
     return True
   source, shape = config.data.source, image_shape(config.data)
-  return feature_spaces.exists(source, shape, config.metrics.inception)
+  settings = config.metrics
+  return feature_spaces.exists(
+    source, shape, settings.inception, settings.network
+  )
 
 
 def choose_space(config: ml_collections.ConfigDict) -> feature_spaces.Space:
@@ -78,7 +81,10 @@ def choose_space(config: ml_collections.ConfigDict) -> feature_spaces.Space:
       f"--config.metrics.inception=FILE. {inception.WHERE}"
     )
   source, shape = config.data.source, image_shape(config.data)
-  return feature_spaces.choose(source, shape, config.metrics.inception)
+  settings = config.metrics
+  return feature_spaces.choose(
+    source, shape, settings.inception, settings.network
+  )
 
 
 def load_reference(

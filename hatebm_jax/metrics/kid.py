@@ -2,17 +2,23 @@
 
 It is the unbiased squared maximum mean discrepancy with the kernel
 (x . y / dim + 1)^3 (Binkowski et al., ICLR 2018). It is called KID in the
-features of the Inception network of 2015, and only there.
+features of the Inception network of 2015, and only there. In the features of
+EfficientNet-Lite0 it is called kernel distance.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from hatebm_jax.metrics import inception
+from hatebm_jax.metrics import efficientnet, inception
 from hatebm_jax.metrics.metric import Figure, Reference, Sample
 
-FIGURES = (Figure("kid", "KID", "lower", 4),)
+FIGURES = (
+  Figure("kid", "KID", "lower", 4),
+  Figure("kernel_distance", "kernel distance", "lower", 4),
+)
+# The figure by the name of the network. The other networks have none.
+_FIGURE_IN = {inception.NAME: "kid", efficientnet.NAME: "kernel_distance"}
 _SUBSET_SIZE = 1_000
 
 
@@ -29,15 +35,17 @@ class Estimate(NamedTuple):
 
 
 def figures(sample: Sample, reference: Reference) -> dict[str, float]:
-  """Returns KID if the network is Inception and both sets' features are known.
+  """Returns KID, or the kernel distance, if both sets' features are known.
 
-  Subsets have 1,000 images, or all of the smaller set if it has fewer.
+  Only Inception and EfficientNet-Lite0 have this figure. Subsets have 1,000
+  images, or all of the smaller set if it has fewer.
   """
-  if reference.network != inception.NAME or reference.features is None:
+  name = _FIGURE_IN.get(reference.network)
+  if name is None or reference.features is None:
     return {}
   both = reference.features, sample.features
   size = min(_SUBSET_SIZE, *map(len, both))
-  return {"kid": distance(*both, subset_size=size).mean}
+  return {name: distance(*both, subset_size=size).mean}
 
 
 def distance(

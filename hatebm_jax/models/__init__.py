@@ -22,6 +22,7 @@ from hatebm_jax import errors
 from hatebm_jax.models import (
   decoder,
   discriminator,
+  efficientnet,
   encoder,
   generator,
   hat,
@@ -31,6 +32,7 @@ from hatebm_jax.models import (
 __all__ = [
   "decoder",
   "discriminator",
+  "efficientnet",
   "encoder",
   "generator",
   "hat",

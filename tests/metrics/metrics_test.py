@@ -12,6 +12,7 @@ NAMES = [
   "frechet_distance",
   "inception_score",
   "kid",
+  "kernel_distance",
   "precision",
   "recall",
   "density",
@@ -39,7 +40,11 @@ def test_the_frechet_distance_comes_first():
 
 @pytest.mark.parametrize(
   "network, expected",
-  [("FID", NAMES[:7]), ("FD-digits", [NAMES[0], *NAMES[3:7]])],
+  [
+    ("FID", [*NAMES[:3], *NAMES[4:8]]),
+    ("FD-EfficientNet-Lite0", [NAMES[0], *NAMES[3:8]]),
+    ("FD-digits", [NAMES[0], *NAMES[4:8]]),
+  ],
 )
 def test_metrics_measure_what_they_declare(network, expected):
   sample, reference = a_set(network)
