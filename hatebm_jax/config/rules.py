@@ -205,7 +205,7 @@ DROPS = Rule(
   tuple,
 )
 SOURCE = Rule(
-  "a source such as digits, folder:PATH or tfds:NAME",
+  "a source such as digits, folder:PATH, tfds:NAME or prepared:PATH",
   lambda x: isinstance(x, str) and bool(x),
   str,
 )

@@ -152,8 +152,9 @@ GROUPS = {
     "source": Field(
       "tfds:cifar10",
       rules.SOURCE,
-      "The images come from this source, such as tfds:NAME, folder:PATH or "
-      "digits. hatebm_jax/data/sources.py describes all kinds of sources.",
+      "The images come from this source, such as tfds:NAME, folder:PATH, "
+      "prepared:PATH or digits. hatebm_jax/data/sources.py describes all kinds "
+      "of sources.",
       _FREE,
       in_use=True,
     ),

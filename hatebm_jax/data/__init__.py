@@ -11,10 +11,12 @@ long side, at another place in every visit. There are no flips.
 
 from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.batching import batch_indices, batches, check_batch
-from hatebm_jax.data.decode import decoder, resize
+from hatebm_jax.data.decode import resize
 from hatebm_jax.data.digits import digits_labels
 from hatebm_jax.data.folder import check_workdir
 from hatebm_jax.data.sources import (
+  classes,
+  decoder,
   labels,
   native_size,
   open_native,
@@ -36,6 +38,7 @@ __all__ = [
   "check_batch",
   "check_workdir",
   "choose_images",
+  "classes",
   "decoder",
   "digits_labels",
   "in_order",

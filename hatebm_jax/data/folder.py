@@ -67,6 +67,35 @@ def open_folder(
   )
 
 
+def classes(
+  path: str, config: ml_collections.ConfigDict, split: str
+) -> tuple[np.ndarray, list[str]] | None:
+  """Returns the class of each image of a tree of image files.
+
+  A class is a folder in the lowest folder that holds all images of the split.
+
+  Args:
+    path: Path of the folder.
+    config: `config.data`.
+    split: 'train' or 'test'.
+
+  Returns:
+    Integers `[num_images]` and the names of the classes; None if all images lie
+    in one folder.
+
+  Raises:
+    DataError: The folder or its split does not exist, or has no images.
+  """
+  _, paths = _images_of(os.path.expanduser(path), config, split)
+  folders = [os.path.dirname(x) for x in paths]
+  top = os.path.commonpath(folders)
+  of_image = [os.path.relpath(x, top).split(os.sep)[0] for x in folders]
+  names, numbers = np.unique(of_image, return_inverse=True)
+  if len(names) == 1:
+    return None
+  return numbers, [os.fsencode(x).decode(errors="replace") for x in names]
+
+
 def _images_of(
   top: str, config: ml_collections.ConfigDict, split: str
 ) -> tuple[str, list[str]]:

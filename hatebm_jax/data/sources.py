@@ -14,7 +14,15 @@ import tqdm
 from absl import logging
 
 from hatebm_jax import config as config_lib
-from hatebm_jax.data import base, decode, digits, folder, jpeg, tfds
+from hatebm_jax.data import (
+  base,
+  decode,
+  digits,
+  folder,
+  jpeg,
+  prepared,
+  tfds,
+)
 from hatebm_jax.data.base import DataError, Source
 
 _LOOKED_AT = 100  # images whose size `native_size` looks at
@@ -42,6 +50,7 @@ def open_source(
     `num_images` stays the number of files. Workdirs of runs are skipped.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
     split test is its split `test` or, if it has none, `validation`.
+  - `prepared:PATH`: the images that `prepare.py` made of one of these sources.
 
   Images are decoded once and kept in the memory of each host if they fit into
   `cache_gib`. If they do not fit, the images of a folder or of array_record
@@ -117,16 +126,70 @@ def native_size(config: ml_collections.ConfigDict, split: str = "train") -> int:
 
 
 def labels(config: ml_collections.ConfigDict, split: str) -> np.ndarray | None:
-  """Returns the class of each image in the source's order, if it is known.
+  """Returns which digit each image shows, in the source's order.
 
   Args:
-    config: `config.data`; only its `source` has an effect.
+    config: `config.data`.
     split: 'train' or 'test'.
 
   Returns:
-    Integers `[num_images]`, or None if the source has no labels.
+    Integers `[num_images]`, or None if the images are no digits.
   """
-  return digits.digits_labels(split) if config.source == "digits" else None
+  return digits.digits_labels(split) if _origin(config) == "digits" else None
+
+
+def classes(
+  config: ml_collections.ConfigDict, split: str
+) -> tuple[np.ndarray, list[str]] | None:
+  """Returns the class of each image in the source's order, if it is known.
+
+  The classes of a folder are the folders in it. Those of a TensorFlow data set
+  are its feature `label`.
+
+  Args:
+    config: `config.data`.
+    split: 'train' or 'test'.
+
+  Returns:
+    Integers `[num_images]` and the names of the classes; None if the source has
+    no classes.
+
+  Raises:
+    DataError: The data are missing or cannot be read.
+  """
+  kind, _, rest = config.source.partition(":")
+  if config.source == "digits":
+    return digits.digits_labels(split), [str(i) for i in range(10)]
+  known = {
+    "folder": folder.classes,
+    "prepared": prepared.labels,
+    "tfds": tfds.classes,
+  }
+  return known[kind](rest, config, split) if kind in known else None
+
+
+def decoder(config: ml_collections.ConfigDict) -> str:
+  """Returns what decodes, or has decoded, the JPEGs of a source.
+
+  Args:
+    config: `config.data`.
+
+  Raises:
+    ConfigError: The package that decodes them is not installed.
+    DataError: The source is prepared and cannot be read.
+  """
+  kind, _, rest = config.source.partition(":")
+  if kind == "prepared":
+    return prepared.origin(rest, config)[1]
+  return decode.decoder(config)
+
+
+def _origin(config: ml_collections.ConfigDict) -> str:
+  """Returns the source that images come from in the first place."""
+  kind, _, rest = config.source.partition(":")
+  if kind == "prepared":
+    return prepared.origin(rest, config)[0]
+  return config.source
 
 
 def _open(config: ml_collections.ConfigDict, split: str) -> Source:
@@ -139,9 +202,11 @@ def _open(config: ml_collections.ConfigDict, split: str) -> Source:
     return folder.open_folder(rest, config, split)
   if kind == "tfds" and rest:
     return tfds.open_tfds(rest, config, split)
+  if kind == "prepared" and rest:
+    return prepared.open_prepared(rest, config, split)
   raise DataError(
-    "config.data.source: expected digits, folder:PATH or tfds:NAME, found "
-    f"{config.source!r}. Give one of them, for example "
+    "config.data.source: expected digits, folder:PATH, tfds:NAME or "
+    f"prepared:PATH, found {config.source!r}. Give one of them, for example "
     "--config.data.source=folder:PATH"
   )
 

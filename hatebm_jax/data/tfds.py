@@ -20,7 +20,7 @@ from hatebm_jax.data import decode, levels, tfds_files, tfds_stream
 from hatebm_jax.data.base import SPLITS, DataError, Source, pick_split
 
 _RANDOM_ACCESS = "array_record"
-_FEATURE = "image"
+_FEATURE, _LABEL = "image", "label"
 # Pillow would read the bytes of a float32 image as four channels.
 _DTYPES = (np.uint8, np.uint16)
 
@@ -70,10 +70,39 @@ def open_tfds(
   )
 
 
+def classes(
+  name: str, config: ml_collections.ConfigDict, split: str
+) -> tuple[np.ndarray, list[str]] | None:
+  """Returns the class of each image of a prepared data set.
+
+  Args:
+    name: Name of the data set as `tfds.builder` takes it.
+    config: `config.data`.
+    split: 'train' or 'test'.
+
+  Returns:
+    Integers `[num_images]` and the names of the classes; None if the data set
+    has no feature `label` that is a class.
+
+  Raises:
+    DataError: The data set cannot be read.
+  """
+  builder = _builder(name, config)
+  feature = dict(builder.info.features.items()).get(_LABEL)
+  if not isinstance(feature, _tfds().features.ClassLabel):
+    return None
+  tfds_split = _pick_split(name, builder, split, config[f"{split}_split"])
+  tfds_files.check_shards(name, builder, tfds_split)
+  trouble = f"Cannot read a label of tfds:{name}, split {tfds_split}"
+  at, _ = _readers(name, builder, tfds_split, _LABEL, trouble)
+  num_images = builder.info.splits[tfds_split].num_examples
+  return np.array(list(at(range(num_images)))), list(feature.names)
+
+
 def _readers(
   name: str, builder: Any, split: str, feature: str, trouble: str
 ) -> tuple[Callable[..., Iterator[bytes]], Callable | None]:
-  """Returns the two ways in which encoded images are read.
+  """Returns the two ways in which encoded images, or labels, are read.
 
   Returns:
     A function of increasing indices, and a function of what `Source.stream`
@@ -103,7 +132,7 @@ def _file_format(builder: Any) -> str:
 def _random_access(
   builder: Any, split: str, feature: str, trouble: str
 ) -> Callable[[Iterable[int]], Iterator[bytes]]:
-  """Returns a function of indices that yields encoded images."""
+  """Returns a function of indices that yields encoded images, or labels."""
   from tensorflow_datasets.proto import tf_example_pb2
 
   raw = _tfds().decode.DeserializeMethod.RAW_BYTES
@@ -120,8 +149,9 @@ def _random_access(
     try:
       for i in indices:
         example = tf_example_pb2.Example.FromString(records[int(i)])
-        (encoded,) = example.features.feature[feature].bytes_list.value
-        yield encoded
+        found = example.features.feature[feature]
+        (value,) = getattr(found, found.WhichOneof("kind")).value
+        yield value
     # array_record raises RuntimeError where a file is damaged, protobuf has
     # errors of its own, and a feature may have no value.
     except Exception as error:

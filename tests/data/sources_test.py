@@ -33,7 +33,7 @@ def test_cached_or_not_the_batches_are_the_same(tmp_path, crop):
 @pytest.mark.parametrize(
   "overrides, message",
   [
-    ({"source": "cifar10"}, "expected digits, folder:PATH or tfds:NAME"),
+    ({"source": "cifar10"}, "expected digits, folder:PATH, tfds:NAME or"),
     ({"source": "folder:"}, "found 'folder:'"),
     ({"source": "folder:/no/such"}, "no folder '/no/such'"),
   ],
