@@ -1,4 +1,4 @@
-"""Trains a run, samples from it or evaluates it.
+"""Trains a run, samples from it or evaluates it, or checks it before that.
 
   python -m hatebm_jax.main --config=NAME_OR_FILE --workdir=DIR
 
@@ -13,6 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
+from hatebm_jax import check as check_lib
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
 from hatebm_jax.run import (
@@ -42,9 +43,16 @@ _OUT = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   "mode",
   "train",
-  ["train", "sample", "evaluate"],
+  ["train", "sample", "evaluate", "check"],
   "`train` trains or resumes the run, then draws and evaluates samples. "
-  "`sample` draws images from the run. `evaluate` measures how good they are.",
+  "`sample` draws images from the run. `evaluate` measures how good they are. "
+  "`check` lists all problems that training would have, and writes nothing.",
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology",
+  "",
+  "--mode=check compiles the training step for this TPU slice, such as "
+  "v5e:4x4, and says what memory and time it needs.",
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
@@ -77,7 +85,8 @@ def main(argv: list[str]) -> int:
   try:
     path = files.as_path(_WORKDIR.value)
     out = _output_place(path)
-    config_lib.check(config)
+    if _MODE.value != "check":  # It lists all wrong fields.
+      config_lib.check(config)
     distributed.start(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
@@ -85,6 +94,8 @@ def main(argv: list[str]) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 1
   try:
+    if _MODE.value == "check":
+      return _check(config, path)
     device_errors.check_devices()
     with device_errors.explained():
       return _run(_MODE.value, config, path, out)
@@ -122,12 +133,21 @@ def _output_place(path: epath.Path) -> epath.Path:
   """
   if _OUT.value is None:
     return path
-  if _MODE.value == "train":
+  if _MODE.value in ("train", "check"):
     raise errors.ConfigError(
       f"--out={_OUT.value} goes with --mode=sample and --mode=evaluate. "
       "Training writes into --workdir: leave --out away."
     )
   return files.as_path(_OUT.value)
+
+
+def _check(config: ml_collections.ConfigDict, path: epath.Path) -> int:
+  """Checks a run before it is started; returns the exit status."""
+  problems = check_lib.check(config, path, _TOPOLOGY.value)
+  for problem in problems:
+    print(f"error: {problem}", file=sys.stderr)
+  print(f"{len(problems)} problem(s) found.")
+  return 1 if problems else 0
 
 
 def _run(

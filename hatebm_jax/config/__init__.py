@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _NEWER = " If a newer version of hatebm_jax has saved this config, install it."
+_ADVICE = " Set it with --config.{name}=VALUE."
 _SHOWN = 80  # characters of a wrong name or value in a message
 
 
@@ -72,6 +73,36 @@ def check(config: Mapping[str, Any]) -> None:
     check_group(config[group] if group else config, group)
 
 
+def problems(config: Mapping[str, Any]) -> list[str]:
+  """Returns what is wrong with a config: a message for each wrong field.
+
+  Args:
+    config: Config of a command.
+  """
+  found = []
+
+  def try_to(check, *args):
+    try:
+      check(*args)
+    except errors.ConfigError as error:
+      found.append(str(error))
+
+  try_to(_check_names, "", config, _top_names())
+  for group, members in GROUPS.items():
+    if group and group not in config:
+      continue  # The names at the top were already wrong.
+    fields = config[group] if group else config
+    if group and not hasattr(fields, "keys"):
+      try_to(_check_is_group, fields, group)
+      continue
+    if group:
+      try_to(_check_names, f"{group}.", fields, members)
+    for name in members:
+      if name in fields:
+        try_to(_check_values, {name: fields[name]}, group, _ADVICE)
+  return found
+
+
 def check_group(fields: Mapping[str, Any], group: str) -> None:
   """Checks the fields of one group of a config.
 
@@ -87,7 +118,7 @@ def check_group(fields: Mapping[str, Any], group: str) -> None:
   if group:
     _check_is_group(fields, group)
     _check_names(f"{group}.", fields, GROUPS[group])
-  _check_values(fields, group, " Set it with --config.{name}=VALUE.")
+  _check_values(fields, group, _ADVICE)
 
 
 def from_saved(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
