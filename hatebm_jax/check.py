@@ -197,7 +197,7 @@ def _check_devices(
   _check_checkpoints(found, config, path, whole)
   if fits:
     found.say(
-      "memory", f"{_gib(part)} of state on each device, before computing"
+      "memory", f"{_size(part)} of state on each device, before computing"
     )
   if fits and chip:
     print("Compiling the training step. A large config takes minutes.")
@@ -259,7 +259,7 @@ def _check_checkpoints(
   """Says how large checkpoints are, and compares them with the disk."""
   num = num_checkpoints(config.train)
   found.say(
-    "checkpoints", f"{_gib(size)} each, {_gib(num * size)} for at most {num}"
+    "checkpoints", f"{_size(size)} each, {_size(num * size)} for at most {num}"
   )
   place = path
   while not place.exists() and place != place.parent:
@@ -268,7 +268,7 @@ def _check_checkpoints(
   if free < num * size:
     found.problems.append(
       f"--workdir={path}: expected room for {num} checkpoints, "
-      f"{_gib(num * size)}; found {_gib(free)}. Make room, name a folder on "
+      f"{_size(num * size)}; found {_size(free)}. Make room, name a folder on "
       "another disk, or lower --config.train.keep_checkpoints."
     )
 
@@ -278,11 +278,11 @@ def _check_compiled(
 ) -> None:
   """Says what the compiled training step needs."""
   peak, memory = result["peak_memory_per_chip"], result["memory_per_chip"]
-  found.say("memory", f"{_gib(peak)} of {_gib(memory)} in a training step")
+  found.say("memory", f"{_size(peak)} of {_size(memory)} in a training step")
   if not result["fits"]:
     found.problems.append(
-      f"a training step needs {_gib(peak)} on each chip, and a chip has "
-      f"{_gib(memory)}. Use more chips, or lower --config.train.batch_size, "
+      f"a training step needs {_size(peak)} on each chip, and a chip has "
+      f"{_size(memory)}. Use more chips, or lower --config.train.batch_size, "
       "--config.generator.bank_size or --config.model.width."
     )
   for line in times(config.train, result):
@@ -306,5 +306,8 @@ def times(
   yield f"{group.batch_size / seconds:,.0f} images a second must be read"
 
 
-def _gib(num_bytes: int) -> str:
+def _size(num_bytes: int) -> str:
+  """Returns a number of bytes for a message."""
+  if num_bytes < _GIB:
+    return f"{num_bytes / 2**20:.1f} MiB"
   return f"{num_bytes / _GIB:.2f} GiB"
