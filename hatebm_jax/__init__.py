@@ -12,6 +12,9 @@ from typing import Any
 # settings it would print a greeting to stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# etils would reach buckets through TensorFlow where that is installed, and
+# TensorFlow's wheels know no s3://. It must be told before it is imported.
+os.environ.setdefault("EPATH_USE_TF", "0")
 
 __version__ = "0.1.0"
 

@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from hatebm_jax import config as config_lib
 from hatebm_jax import configs, errors
-from hatebm_jax.run import files
+from hatebm_jax.run import buckets, files
 from hatebm_jax.run import workdir as workdir_lib
 
 _FOLDER = pathlib.Path(configs.__path__[0])
@@ -196,6 +196,8 @@ def find(config: str) -> str:
   """
   if config in names():
     return str(_FOLDER / f"{config}.py")
+  if buckets.is_url(config):
+    return _of_folder(config)
   path = os.path.expanduser(config)
   if os.path.isfile(path.partition(":")[0]):
     return path

@@ -35,7 +35,7 @@ def start(path, *flags, num_devices=8, prefix=()):
   """
   environment = {
     **os.environ,
-    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    "PYTHONPATH": ":".join([str(ROOT), str(ROOT / "tests"), *sys.path]),
     # If a flag is given twice, the last one counts.
     "XLA_FLAGS": os.environ["XLA_FLAGS"]
     + f" --xla_force_host_platform_device_count={num_devices}",

@@ -2,6 +2,10 @@
 
 import os
 import tempfile
+import uuid
+
+import bucket_servers
+import pytest
 
 # These tests spend nearly all of their time on compilation. XLA therefore
 # optimises little, and a cache keeps compiled programs for the whole session.
@@ -19,3 +23,24 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     prefix="jax_cache_"
   )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def gs_server():
+  """Returns the URL of a bucket of fake-gcs-server."""
+  with bucket_servers.gs() as url:
+    yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+  """Returns the URL of a bucket of moto's server."""
+  with bucket_servers.s3() as url:
+    yield url
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket_url(request):
+  """Returns a URL in a bucket, below which there is nothing."""
+  server = request.getfixturevalue(f"{request.param}_server")
+  return f"{server}/{uuid.uuid4().hex}"

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +60,7 @@ def save_npz(
     name: np.asarray(x) for name, x in network.flatten(variables).items()
   }
   description = np.array(json.dumps(description))
-  npz.save(pathlib.Path(path), module=description, **arrays)
+  npz.save(path, module=description, **arrays)
 
 
 def load_npz(path: network.Path) -> tuple[nn.Module, network.Variables]:

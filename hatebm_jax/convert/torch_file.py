@@ -172,7 +172,8 @@ def _archive(path: network.Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
   """Opens a zip; yields it and the folder of its content, such as `netG/`."""
   with zipfile.ZipFile(path) as archive:
     ends = "/data.pkl"
-    names = [x for x in npz.zip_parts(archive, path) if x.endswith(ends)]
+    parts = npz.zip_parts(archive, os.path.getsize(path))
+    names = [x for x in parts if x.endswith(ends)]
     if len(names) != 1:
       raise ValueError(f"{len(names)} files data.pkl in the zip")
     yield archive, names[0].removesuffix("data.pkl")

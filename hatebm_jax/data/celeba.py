@@ -6,11 +6,11 @@ images, says so too. Published figures are of the split train; a folder has all
 images.
 """
 
-import glob
 import os
 import re
 from collections.abc import Sequence
 
+from hatebm_jax.data import file_tree
 from hatebm_jax.data.base import DataError
 from hatebm_jax.data.notice import say
 
@@ -38,21 +38,21 @@ def may_be_in(root: str) -> bool:
   """Returns whether a folder could hold CelebA; no folder is read for it."""
   if partition_file(root):
     return True
-  root = glob.escape(root)
-  places = root, f"{root}/*", f"{root}/img_align_celeba/img_align_celeba"
+  _, folders, _ = next(file_tree.walk(root), ("", [], []))
+  names = "", *folders, "img_align_celeba/img_align_celeba"
   return any(
-    True
-    for x in places
-    for y in ("jpg", "png")
-    for _ in glob.iglob(f"{x}/000001.{y}")
+    file_tree.is_file(os.path.join(root, name, f"000001.{ending}"))
+    for name in names
+    for ending in ("jpg", "png")
+    if not name.startswith(".")
   )
 
 
 def partition_file(root: str) -> str | None:
   """Returns the path of the file of the splits, in a folder or beside it."""
-  beside = os.path.dirname(os.path.abspath(root))
+  beside = os.path.dirname(file_tree.absolute(root))
   paths = (os.path.join(x, name) for x in (root, beside) for name in _FILES)
-  return next(filter(os.path.isfile, paths), None)
+  return next(filter(file_tree.is_file, paths), None)
 
 
 def choose(
@@ -131,10 +131,10 @@ def _read(file: str) -> dict[str, int]:
   """
   expected = f"{file!r}: expected lines such as '000001.jpg 0'"
   advice = "Take the file that comes with CelebA, or move this file away."
-  if os.path.getsize(file) > _MAX_BYTES:
+  if file_tree.size(file) > _MAX_BYTES:
     raise DataError(f"{expected}, found a file of over 64 MiB. {advice}")
-  with open(file, encoding="utf-8-sig", errors="replace") as lines:
-    content = lines.read().splitlines()
+  text = file_tree.read(file).decode("utf-8-sig", errors="replace")
+  content = text.splitlines()
   if content and content[0].strip() == _HEADER:
     content = content[1:]
   partition = {}

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import itertools
 import os
-import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from hatebm_jax.data import celeba, decode, image_tree, levels
+from hatebm_jax.data import celeba, decode, file_tree, image_tree, levels
 from hatebm_jax.data.base import DataError, Source
 from hatebm_jax.data.decode import BadImageError, Reason
 
@@ -48,7 +47,7 @@ def open_folder(
   Raises:
     DataError: The folder or its split does not exist, or has no images.
   """
-  name, paths = _images_of(os.path.expanduser(path), config, split)
+  name, paths = _images_of(file_tree.expand(path), config, split)
   skipped = _Skipped(name, len(paths))
   white = levels.white(name, _some_files(paths))
 
@@ -140,8 +139,8 @@ def check_workdir(source: str, workdir: str) -> None:
   kind, _, path = source.partition(":")
   if kind != "folder" or not path:
     return
-  root = os.path.realpath(os.path.expanduser(path))
-  workdir = os.path.realpath(workdir)
+  root = file_tree.real(file_tree.expand(path))
+  workdir = file_tree.real(workdir)
   own = [os.path.join(workdir, name) for name in _RUN_FOLDERS]
   if root == workdir or any(f"{root}/".startswith(f"{x}/") for x in own):
     raise DataError(
@@ -159,13 +158,11 @@ def _read_file(path: str) -> bytes:
     DataError: The file system fails.
   """
   try:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # Opening a pipe could wait forever.
+    if not file_tree.is_regular(path):  # Opening a pipe could wait forever.
       raise BadImageError(Reason.NOT_REGULAR)
-    if status.st_size > _MAX_BYTES:
+    if file_tree.size(path) > _MAX_BYTES:
       raise BadImageError(Reason.LARGE_FILE)
-    with open(path, "rb") as file:
-      return file.read()
+    return file_tree.read(path)
   except OSError as error:
     raise BadImageError(image_tree.reason_of(path, error)) from error
 

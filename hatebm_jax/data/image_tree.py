@@ -15,6 +15,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from hatebm_jax.data import file_tree
 from hatebm_jax.data.base import SPLITS, DataError, pick_split
 from hatebm_jax.data.decode import Reason
 from hatebm_jax.data.notice import say
@@ -57,7 +58,7 @@ def split_folder(root: str, split: str, wanted: str = "") -> str:
   Raises:
     DataError: The folder does not exist, is a workdir, or has no such split.
   """
-  if not os.path.isdir(root):
+  if not file_tree.is_dir(root):
     raise DataError(
       f"config.data.source: expected a folder of images, found no folder "
       f"{root!r}. Give a folder that exists: --config.data.source=folder:PATH"
@@ -96,7 +97,7 @@ def has_no_splits(root: str, wanted: str, names: Sequence[str]) -> bool:
     True if the folder exists, is no workdir and has no folder `train`, and
     `wanted` is empty or one of `names` without a folder of this name.
   """
-  if not os.path.isdir(root) or is_run(root):
+  if not file_tree.is_dir(root) or is_run(root):
     return False
   folders = _folders(root)
   if pick_split("train", folders) or wanted in folders:
@@ -169,10 +170,9 @@ def is_run(folder: str) -> bool:
   """Returns whether a folder is the workdir of a run, or a released one."""
   path = os.path.join(folder, _RUN_FILE)
   try:
-    if not 0 < os.path.getsize(path) <= _MAX_RUN_FILE:
+    if not 0 < file_tree.size(path) <= _MAX_RUN_FILE:
       return False
-    with open(path, "rb") as file:
-      content = json.load(file)
+    content = json.loads(file_tree.read(path))
   except (OSError, RecursionError, ValueError):
     return False
   return isinstance(content, dict) and content.keys() >= _RUN_GROUPS
@@ -180,8 +180,8 @@ def is_run(folder: str) -> bool:
 
 def _wanted_folder(root: str, split: str, wanted: str) -> str:
   """Returns the folder of a split that the user named."""
-  folder = os.path.normpath(os.path.join(root, wanted))
-  if os.path.isdir(folder):
+  folder = file_tree.below(root, wanted)
+  if file_tree.is_dir(folder):
     return folder
   raise DataError(
     f"config.data.{split}_split={wanted!r}: expected a folder below {root!r}, "
@@ -192,7 +192,7 @@ def _wanted_folder(root: str, split: str, wanted: str) -> str:
 
 def _folders(root: str) -> list[str]:
   """Returns the names of the folders in a folder, without hidden ones."""
-  names = next(os.walk(root), ("", [], []))[1]
+  names = next(file_tree.walk(root), ("", [], []))[1]
   return sorted(name for name in names if name[0] != ".")
 
 
@@ -226,9 +226,8 @@ def _is_class(root: str, train: str, names: list[str]) -> bool:
 def _tell_unused(root: str, train: str, names: list[str]) -> None:
   """Says on stderr which images lie beside the folders of the splits."""
   unused = _others(root, names)
-  with os.scandir(root) as entries:
-    loose = any(_is_image(x.name) and x.name[0] != "." for x in entries)
-  if loose:
+  _, folders, files = next(file_tree.walk(root), ("", [], []))
+  if any(_is_image(x) and x[0] != "." for x in (*folders, *files)):
     unused.append(".")
   if unused:
     say(
@@ -275,8 +274,8 @@ def _walk(
     say(f"Skipping the folder {error.filename!r}: {reason}")
 
   seen = set()
-  for folder, folders, files in os.walk(root, onerror=skip, followlinks=True):
-    real = os.path.realpath(folder)
+  for folder, folders, files in file_tree.walk(root, onerror=skip):
+    real = file_tree.real(folder)
     if real in seen:  # The walk would never end if a link leads back up.
       folders.clear()
       continue
@@ -313,8 +312,9 @@ def reason_of(path: str, error: OSError) -> Reason:
   if error.errno in _REASONS:
     return _REASONS[error.errno]
   raise DataError(
-    f"Cannot read {path!r}: the file system says {error.strerror!r}. Check the "
-    "disk, or the connection to it, and start the same command again."
+    f"Cannot read {path!r}: the file system says "
+    f"{error.strerror or str(error)!r}. Check the disk, or the "
+    "connection to it, and start the same command again."
   ) from error
 
 

@@ -112,10 +112,10 @@ def _read_array(path: epath.Path, field: str) -> np.ndarray:
 
 def _starts_with(path: epath.Path, magic: bytes) -> bool:
   try:
-    with open(path, "rb") as file:
+    with files.open_binary(path) as file:
       return file.read(len(magic)) == magic
   except OSError as error:
-    raise npz.FileError(f"{error.strerror}") from error
+    raise npz.FileError(f"{error.strerror or error}") from error
 
 
 def to_uint8(

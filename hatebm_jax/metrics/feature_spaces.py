@@ -17,6 +17,7 @@ from hatebm_jax.metrics import (
   inception,
   resnet10,
 )
+from hatebm_jax.run import files
 
 EFFICIENTNET = "efficientnet_lite0"
 
@@ -124,7 +125,7 @@ def _inception(weights: str, channels: int) -> Space:
       f"config.data.channels={channels}. Leave the field empty for these "
       "images."
     )
-  path = pathlib.Path(weights).expanduser()
+  path = files.as_path(weights)
   outputs = functools.partial(inception.outputs, inception.load(path))
   return _space(inception, outputs, path)
 

@@ -13,6 +13,7 @@ import numpy as np
 from hatebm_jax import convert, errors
 from hatebm_jax.metrics import batches
 from hatebm_jax.models.inception import Inception, preprocess
+from hatebm_jax.run import files
 
 NAME = "FID"
 NUM_FEATURES = 2048
@@ -38,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> Any:
       published.
     ConvertError: If the file is damaged or belongs to another network.
   """
-  if not os.path.isfile(path):
+  if not files.as_path(path).is_file():
     raise errors.ConfigError(
       f"{os.fspath(path)!r}: expected the weights of the Inception network, "
       f"found no file. {WHERE}"
@@ -51,7 +52,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         f"{type(module).__name__}. {WHERE}"
       )
     return variables
-  return convert.from_inception(path)[1]
+  with files.local_copy(path) as file:
+    return convert.from_inception(file)[1]
 
 
 @jax.jit

@@ -124,7 +124,10 @@ def _difference(path: epath.Path, images: np.ndarray) -> str:
   """Says how far images are from the grid of a release, if there is one."""
   expected = images_lib.grid(images)
   try:
-    with Image.open(path / GRID, formats=["PNG"]) as picture:
+    with (
+      files.open_binary(path / GRID) as file,
+      Image.open(file, formats=["PNG"]) as picture,
+    ):
       if picture.size != expected.shape[1::-1]:
         return ""
       found = np.asarray(picture).reshape(expected.shape)

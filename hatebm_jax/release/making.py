@@ -16,7 +16,7 @@ from hatebm_jax import restore
 from hatebm_jax.convert import network
 from hatebm_jax.objectives.parts import start
 from hatebm_jax.release import card, golden, other_files
-from hatebm_jax.run import changes, files, weights, workdir
+from hatebm_jax.run import buckets, changes, files, weights, workdir
 
 
 def from_run(
@@ -122,6 +122,11 @@ def _made_whole(out: epath.PathLike) -> Iterator[epath.Path]:
       "Name another --out."
     )
   files.check_writable(out)
+  if buckets.is_bucket(out):
+    with tempfile.TemporaryDirectory(prefix="hatebm_release_") as folder:
+      yield files.as_path(folder)
+      _upload(files.as_path(folder), out)
+    return
   out.parent.mkdir(parents=True, exist_ok=True)
   folder = tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent)
   try:
@@ -130,6 +135,13 @@ def _made_whole(out: epath.PathLike) -> Iterator[epath.Path]:
     os.replace(folder, out)
   finally:
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _upload(folder: epath.Path, out: epath.Path) -> None:
+  """Copies a release into a bucket; the weights, by which it is known, last."""
+  found = list(files.all_files(folder))
+  for file in sorted(found, key=lambda file: file.name == weights.FILE):
+    buckets.upload(os.fspath(file), out / os.path.relpath(file, folder))
 
 
 def _umask() -> int:

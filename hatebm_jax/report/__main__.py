@@ -1,7 +1,6 @@
 """Command line: `python -m hatebm_jax.report DIR`."""
 
 import argparse
-import os
 import sys
 
 from hatebm_jax import errors, report
@@ -24,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  print(f"{file}: {os.path.getsize(file) / 2**20:.1f} MiB")
+  print(f"{file}: {file.stat().length / 2**20:.1f} MiB")
   return 0
 
 

@@ -1,33 +1,29 @@
 """The one way to the files that a run reads and writes.
 
-Every path of a run is an `etils.epath.Path`, so that a bucket can take the
-place of a folder later. Today all paths are local: flock, fsync and orbax get
-them through `os.fspath`. Files are written whole or not at all, except for
-files that grow by lines.
+Every path of a run is an `etils.epath.Path`: a local one, or one in a bucket
+(`hatebm_jax.run.buckets`). Files are written whole or not at all, except for
+local files that grow by lines.
 """
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
 import pathlib
-import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
 
-from hatebm_jax import errors, images
+from hatebm_jax import images
+from hatebm_jax.run import buckets
+from hatebm_jax.run.buckets import FileError
 
 _JSON_NAMES = {dict: "object", list: "list"}
-# pathlib makes gs:/bucket of gs://bucket, so one slash is enough.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-
-
-class FileError(errors.UserError):
-  """A path cannot be used, or the file there is damaged."""
 
 
 class _LocalPath(type(epath.Path())):
@@ -47,23 +43,29 @@ def as_path(path: epath.PathLike) -> epath.Path:
   """Returns a path as the package uses it: absolute, with `~` expanded.
 
   Args:
-    path: Path of a file or folder, which need not exist.
+    path: Path of a file or folder, which need not exist: a local one, or a URL
+      `gs://BUCKET/PATH` or `s3://BUCKET/PATH`.
 
   Raises:
-    FileError: If the path is empty, or a URL.
+    FileError: If the path is empty, or a URL that cannot be used. The server
+      of a bucket has ten seconds to answer.
   """
+  if buckets.is_bucket(path):
+    return path
   text = os.fspath(path)
   if not text:
     raise FileError(
       "expected the path of a file or folder, found an empty one. Name a "
       "folder or a file, as in runs/digits."
     )
-  # etils takes local folders such as /gs for buckets.
+  if buckets.is_url(text):
+    return buckets.as_path(text)
   found = _LocalPath(pathlib.Path(os.path.expanduser(text)).absolute())
-  if _URL.match(text) or "://" in os.fspath(found):
+  if "://" in os.fspath(found):
     raise FileError(
-      f"expected a local path, found {text!r}, which names a bucket or another "
-      "URL. They are not supported yet: use a local folder, and copy it."
+      f"expected a path, found {text!r}, which etils takes for a bucket or "
+      "another URL. Use a local folder of another name, or write "
+      "gs://BUCKET/PATH for a bucket."
     )
   return found
 
@@ -76,6 +78,10 @@ def entries(folder: epath.PathLike) -> list[epath.Path]:
 
 def all_files(folder: epath.PathLike) -> Iterator[epath.Path]:
   """Yields all files in a folder and its subfolders, sorted by path."""
+  folder = as_path(folder)
+  if buckets.is_bucket(folder):
+    yield from (folder / name for name in buckets.objects(folder))
+    return
   for path in entries(folder):
     if path.is_dir():
       yield from all_files(path)
@@ -94,11 +100,15 @@ def write_atomic(
     sync: Whether to wait until the disk has the content.
   """
   path = as_path(path)
+  content = content.encode() if isinstance(content, str) else content
+  if buckets.is_bucket(path):
+    path.write_bytes(content)
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f"{path.name}.partial")
   try:
     with partial.open("wb") as file:
-      file.write(content.encode() if isinstance(content, str) else content)
+      file.write(content)
       if sync:
         file.flush()
         os.fsync(file.fileno())
@@ -119,6 +129,9 @@ def check_writable(folder: epath.PathLike) -> None:
     FileError: If nothing can be written there.
   """
   folder = as_path(folder)
+  if buckets.is_bucket(folder):
+    _check_bucket_writable(folder)
+    return
   place = folder
   while not place.exists() and place != place.parent:
     place = place.parent
@@ -128,6 +141,19 @@ def check_writable(folder: epath.PathLike) -> None:
     raise FileError(
       f"{folder}: expected a folder that can be written to; {place}: "
       f"{error.strerror}. Mend this, or name another place."
+    ) from error
+
+
+def _check_bucket_writable(folder: epath.Path) -> None:
+  """Raises a FileError if no object can be written below a path."""
+  probe = folder / f".writable-{uuid.uuid4().hex}"
+  try:
+    probe.write_bytes(b"")
+    probe.unlink()
+  except OSError as error:
+    raise FileError(
+      f"{folder}: expected a bucket that can be written to; {error}. Ask for "
+      "the permission to write and delete objects, or name another place."
     ) from error
 
 
@@ -148,6 +174,37 @@ def append_line(path: epath.PathLike, line: str) -> None:
   """Adds a line of text to a file; makes the file if there is none."""
   with as_path(path).open("a") as file:
     file.write(f"{line}\n")
+
+
+@contextlib.contextmanager
+def local_copy(path: epath.PathLike) -> Iterator[str]:
+  """Yields the path of a local file with a file's content.
+
+  A local file is used itself. An object of a bucket is copied, and the copy
+  deleted at the end.
+
+  Args:
+    path: Path of the file.
+  """
+  if not buckets.is_url(path):
+    yield os.fspath(path)
+    return
+  path = as_path(path)
+  with tempfile.TemporaryDirectory(prefix="hatebm_") as folder:
+    file = os.path.join(folder, path.name)
+    buckets.download(path, file)
+    yield file
+
+
+def open_binary(path: epath.PathLike) -> IO[bytes]:
+  """Opens a file to read bytes; it can be searched like a local one.
+
+  Args:
+    path: Path of the file, a local one as it is given, or a URL.
+  """
+  if buckets.is_url(path):
+    return as_path(path).open("rb")
+  return open(os.path.expanduser(path), "rb")
 
 
 def read_json(path: epath.PathLike, advice: str, kind: type) -> Any:

@@ -163,13 +163,11 @@ def array(file: epath.PathLike) -> np.ndarray:
   Raises:
     FileError: If the file cannot be read.
   """
-  file = os.path.expanduser(file)
   try:
-    with open(file, "rb") as opened:
+    with files.open_binary(file) as opened:
       shape, dtype = _header("the file", opened)
-      _check_array(
-        "the file", shape, dtype, opened.tell(), os.path.getsize(file)
-      )
+      start = opened.tell()
+      _check_array("the file", shape, dtype, start, opened.seek(0, os.SEEK_END))
       opened.seek(0)
       return np.lib.format.read_array(opened, allow_pickle=False)
   except FileError:
@@ -179,13 +177,13 @@ def array(file: epath.PathLike) -> np.ndarray:
 
 
 def zip_parts(
-  archive: zipfile.ZipFile, file: epath.PathLike
+  archive: zipfile.ZipFile, size: int
 ) -> dict[str, zipfile.ZipInfo]:
   """Returns the parts of a zip by their names.
 
   Args:
     archive: The opened zip.
-    file: Path that it was opened from.
+    size: Size of its file in bytes.
 
   Raises:
     FileError: If names are not unique, or if the parts together are larger
@@ -195,7 +193,7 @@ def zip_parts(
   parts = {info.filename: info for info in infos}
   if len(parts) != len(infos):
     raise FileError("two parts of one name")
-  if sum(info.compress_size for info in infos) > os.path.getsize(file):
+  if sum(info.compress_size for info in infos) > size:
     raise FileError("parts that are larger than the file")
   return parts
 
@@ -205,10 +203,9 @@ def _opened(
   file: epath.PathLike,
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
   """Opens an .npz; yields it and its parts by the names of their arrays."""
-  file = os.path.expanduser(file)
   try:
-    with zipfile.ZipFile(file) as archive:
-      infos = zip_parts(archive, file)
+    with files.open_binary(file) as opened, zipfile.ZipFile(opened) as archive:
+      infos = zip_parts(archive, opened.seek(0, os.SEEK_END))
       parts = {name.removesuffix(".npy"): x for name, x in infos.items()}
       if len(parts) != len(infos):
         raise FileError("two arrays of one name")

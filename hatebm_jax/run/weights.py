@@ -271,7 +271,10 @@ class Release:
   def _reading(self) -> Iterator[Any]:
     """Opens the file, and turns what goes wrong into one message."""
     try:
-      with safetensors.safe_open(str(self.path), "numpy") as file:
+      with (
+        files.local_copy(self.path) as copy,
+        safetensors.safe_open(copy, "numpy") as file,
+      ):
         yield file
     except errors.UserError:
       raise

@@ -31,9 +31,9 @@ def test_an_empty_path_is_refused():
 
 @pytest.mark.parametrize(
   "path",
-  ["gs://b/x", "s3://b", "foo://x", "file:///x", pathlib.Path("gs://b"), "/gs"],
+  ["foo://x", "file:///x", "az://b/x", pathlib.Path("gs://b"), "/gs"],
 )
-def test_urls_are_refused(path):
+def test_unknown_urls_are_refused(path):
   with pytest.raises(files.FileError, match="bucket or another URL"):
     files.as_path(path)
 

@@ -1,18 +1,18 @@
 """Generators as a config describes them, and trained ones from elsewhere."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+from etils import epath
 
 from hatebm_jax import convert, errors, models, networks
 from hatebm_jax.convert import network
 from hatebm_jax.objectives.parts import learner
-from hatebm_jax.run import weights, workdir
+from hatebm_jax.run import files, weights, workdir
 
 _WITH_GENERATOR = ("autoencoder", "sngan", "synthesis")
 # Linen's nesting, and how a network is computed, do not concern the weights.
@@ -120,11 +120,12 @@ def load(
   """
   expected = abstract_variables(module, latent_shape)
   source = config.generator.source
-  path = pathlib.Path(source).expanduser()
-  if source and path.is_dir():
-    return _from_run(path, module, expected)
-  if source and path.is_file():
-    return _from_npz(path, module, expected)
+  if source:
+    path = files.as_path(source)
+    if path.is_dir():
+      return _from_run(path, module, expected)
+    if path.is_file():
+      return _from_npz(path, module, expected)
   found = "there is nothing there" if source else "it is empty"
   raise errors.ConfigError(
     f"config.generator.source={source!r}: {found}. Expected the workdir of an "
@@ -165,7 +166,7 @@ def _from_npz(path, module, expected):
   return jax.device_get(variables)
 
 
-def _source(path: pathlib.Path) -> str:
+def _source(path: epath.Path) -> str:
   """Returns the start of a message about `config.generator.source`."""
   return f"config.generator.source={str(path)!r}"
 

@@ -1,6 +1,5 @@
 """The weights in a state, and new runs that start from trained weights."""
 
-import pathlib
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +12,8 @@ from hatebm_jax import errors
 from hatebm_jax.objectives.parts import generators
 from hatebm_jax.objectives.parts.learner import Learner
 from hatebm_jax.objectives.parts.objective import Objective
+from hatebm_jax.run import files, workdir
 from hatebm_jax.run import weights as weights_lib
-from hatebm_jax.run import workdir
 
 
 def weights_of(state: Any) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _load(
     The weights as NumPy arrays. If there are no averages, they start from the
     raw weights.
   """
-  path = pathlib.Path(config.train.start_from).expanduser()
+  path = files.as_path(config.train.start_from)
   _check_config(config, objective, path)
   with weights_lib.opened(path) as saved:
     if not saved.steps():
