@@ -3,7 +3,7 @@
 TensorBoard's own `EventFileWriter` imports TensorFlow wherever that is
 installed, and fails where it is installed but broken. Its record writer and its
 messages do not. clu's writers import TensorFlow too, so only their interface is
-used here.
+used here. In a bucket, where no file can grow, a file is written anew.
 """
 
 import collections
@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
@@ -24,8 +24,12 @@ from tensorboard.summary.writer import record_writer
 from tensorboard.util import tensor_util
 
 from hatebm_jax import images as images_lib
+from hatebm_jax.run import buckets
 
 _serial_number = itertools.count()
+# A file in a bucket is written whole at each of these times, and ends when it
+# has this many bytes. A new file goes on then.
+_SECONDS, _MAX_BYTES = 10.0, 2**22
 
 
 class EventFile:
@@ -45,11 +49,18 @@ class EventFile:
     Raises:
       OSError: If the file cannot be written.
     """
-    names = f"{socket.gethostname()}.{os.getpid()}.{next(_serial_number)}"
-    self._path = logdir / f"events.out.tfevents.{int(time.time()):010d}.{names}"
-    self._records = record_writer.RecordWriter(self._path.open("wb"))
+    self._logdir = logdir
     self._thread = concurrent.futures.ThreadPoolExecutor(1, "event_file")
     self._pending = collections.deque()
+    self._open()
+
+  def _open(self) -> None:
+    """Begins a file."""
+    names = f"{socket.gethostname()}.{os.getpid()}.{next(_serial_number)}"
+    name = f"events.out.tfevents.{int(time.time()):010d}.{names}"
+    self._path = self._logdir / name
+    self._file = _opened(self._path)
+    self._records = record_writer.RecordWriter(self._file)
     self._write(event_pb2.Event(file_version="brain.Event:2"))
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -103,8 +114,43 @@ class EventFile:
     try:
       self._records.write(event.SerializeToString())
       self._records.flush()  # A run may be killed at any time.
+      if isinstance(self._file, _Object) and self._file.is_full():
+        self._records.close()
+        self._open()
     except OSError as error:
       raise OSError(f"{self._path}: {error}") from error
+
+
+class _Object:
+  """A file in a bucket, which grows by being written anew."""
+
+  def __init__(self, path: buckets.BucketPath):
+    self._path = path
+    self._content = bytearray()
+    self._written = float("-inf")
+
+  def write(self, content: bytes) -> None:
+    """Adds bytes."""
+    self._content += content
+
+  def is_full(self) -> bool:
+    """Returns whether another file should go on."""
+    return len(self._content) >= _MAX_BYTES
+
+  def flush(self) -> None:
+    """Writes the file, unless it was written a moment ago."""
+    if time.monotonic() - self._written >= _SECONDS:
+      self.close()
+
+  def close(self) -> None:
+    """Writes the file."""
+    self._path.write_bytes(bytes(self._content))
+    self._written = time.monotonic()
+
+
+def _opened(path: epath.Path) -> IO[bytes] | _Object:
+  """Returns a new file that the record writer can write into."""
+  return _Object(path) if buckets.is_bucket(path) else path.open("wb")
 
 
 def _image_value(name: str, batch: np.ndarray) -> summary_pb2.Summary.Value:

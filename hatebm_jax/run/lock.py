@@ -5,27 +5,25 @@ when the process ends, however it ends. Some file systems share a directory
 between hosts, but not its locks. So the process also touches the file every 10
 seconds, and a process on another host watches for that before it takes the file
 over. The lock of a killed run is ignored: at once on the same host, after 75
-seconds on another.
+seconds on another. In a bucket it is an object (`hatebm_jax.run.bucket_lock`).
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 
 from etils import epath
 
-from hatebm_jax.run import files, workdir
+from hatebm_jax.run import bucket_lock, buckets, files, owner
 
-FILE = "lock.json"
+FILE = bucket_lock.FILE
 _TOUCH_SECONDS = 10.0
 # A shared directory may show a touch to other hosts a minute later.
 _WATCH_SECONDS = 75.0
-_BOOT_ID = epath.Path("/proc/sys/kernel/random/boot_id")  # Only on Linux.
 
 
 @contextlib.contextmanager
@@ -41,6 +39,10 @@ def hold(path: epath.Path) -> Iterator[None]:
     WorkdirError: If another process holds the workdir; the message names it.
   """
   path = files.as_path(path)
+  if buckets.is_bucket(path):
+    with bucket_lock.hold(path, _TOUCH_SECONDS, _WATCH_SECONDS):
+      yield
+    return
   path.mkdir(parents=True, exist_ok=True)
   file = path / FILE
   opened = _take(file)
@@ -71,9 +73,9 @@ def _take(file: epath.Path) -> int:
       has_locks = _flock(file, opened)
       if not _is_at(file, opened):
         continue  # Its holder has removed the file since.
-      owner = _owner(opened)
-      if owner and not (has_locks and owner["boot"] == _boot()):
-        _watch(file, opened, owner)
+      found = _owner(opened)
+      if found and not (has_locks and found["boot"] == owner.boot()):
+        _watch(file, opened, found)
       _write_owner(opened)
       stack.pop_all()
       return opened
@@ -88,7 +90,7 @@ def _flock(file: epath.Path, opened: int) -> bool:
   try:
     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:
-    raise _refusal(file, _owner(opened)) from error
+    raise owner.refusal(file.parent, _owner(opened)) from error
   except OSError:
     return False
   return True
@@ -102,17 +104,13 @@ def _is_at(file: epath.Path, opened: int) -> bool:
     return False
 
 
-def _watch(file: epath.Path, opened: int, owner: dict) -> None:
+def _watch(file: epath.Path, opened: int, found: dict) -> None:
   """Waits to see whether the file's owner, on another host, is alive.
 
   Raises:
     WorkdirError: If the owner touches the file.
   """
-  print(
-    f"{file.parent} was last used by process {owner['process']} on "
-    f"{owner['host']}. Waiting {_WATCH_SECONDS:g} s for a sign of life.",
-    flush=True,
-  )
+  owner.say_waiting(file.parent, found, _WATCH_SECONDS)
   touched = os.fstat(opened).st_mtime_ns
   deadline = time.monotonic() + _WATCH_SECONDS
   while time.monotonic() < deadline:
@@ -120,40 +118,18 @@ def _watch(file: epath.Path, opened: int, owner: dict) -> None:
     # A network file system asks its server when a file is opened.
     with file.open("rb") as again:
       if os.fstat(again.fileno()).st_mtime_ns != touched:
-        raise _refusal(file, owner)
-
-
-def _refusal(file: epath.Path, owner: dict | None) -> workdir.WorkdirError:
-  who = "another process"
-  if owner:
-    who = f"process {owner['process']} on {owner['host']}"
-  return workdir.WorkdirError(
-    f"{file.parent} is in use by {who}. Wait for its end, stop it, or use "
-    "another --workdir."
-  )
+        raise owner.refusal(file.parent, found)
 
 
 def _owner(opened: int) -> dict | None:
   """Returns who took the file; None if its note is missing or half written."""
-  try:
-    owner = json.loads(os.pread(opened, 10_000, 0))
-    return {name: str(owner[name]) for name in ("process", "host", "boot")}
-  except (KeyError, RecursionError, TypeError, ValueError):
-    return None
+  return owner.read(os.pread(opened, 10_000, 0))
 
 
 def _write_owner(opened: int) -> None:
-  owner = {"process": os.getpid(), "host": socket.gethostname()}
-  text = json.dumps({**owner, "boot": _boot()}) + "\n"
+  text = json.dumps(owner.note()) + "\n"
   os.ftruncate(opened, 0)
   os.pwrite(opened, text.encode(), 0)
-
-
-def _boot() -> str:
-  """Returns a text that tells hosts of the same name apart."""
-  if _BOOT_ID.exists():
-    return _BOOT_ID.read_text().strip()
-  return socket.gethostname()
 
 
 def _keep_touching(opened: int, ended: threading.Event) -> None:

@@ -10,6 +10,7 @@ from etils import epath
 
 from hatebm_jax import images as images_lib
 from hatebm_jax.run import files
+from hatebm_jax.run import lines as lines_lib
 from hatebm_jax.run import workdir as workdir_lib
 
 
@@ -61,8 +62,8 @@ class RunLog:
     self._time = time.perf_counter()
     if not active:
       return
-    self._file = workdir / workdir_lib.METRICS
     _drop_later_lines(workdir, first_step)
+    self._lines = lines_lib.Lines(workdir / workdir_lib.METRICS)
     # Only training writes this file, and only after its first messages.
     from hatebm_jax.run import event_file
 
@@ -165,7 +166,7 @@ class RunLog:
     self._noted = {}
     if not self._active:
       return means
-    files.append_line(self._file, json.dumps({"step": step, **means}))
+    self._lines.append(json.dumps({"step": step, **means}))
     self._tensorboard.write_scalars(step, means)
     left = (num_steps - step) / means["steps_per_second"]
     print(
@@ -214,8 +215,9 @@ def _duration(seconds: float) -> str:
 
 def _drop_later_lines(workdir: epath.Path, step: int) -> None:
   """Removes lines of steps after `step`, and what is half written."""
-  if not (workdir / workdir_lib.METRICS).exists():
+  file = workdir / workdir_lib.METRICS
+  if not lines_lib.exists(file):
     return
   kept = workdir_lib.read_metrics(workdir, step)
   text = "".join(json.dumps(line) + "\n" for line in kept)
-  files.write_atomic(workdir / workdir_lib.METRICS, text)
+  lines_lib.replace(file, text)

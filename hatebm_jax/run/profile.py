@@ -1,6 +1,8 @@
 """The profile of a few training steps, which TensorBoard shows."""
 
+import os
 import sys
+import tempfile
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from clu import profiler
 from etils import epath
 
 from hatebm_jax import errors
+from hatebm_jax.run import buckets, files
 
 _NUM_STEPS = 3
 _FILES = "plugins/profile/*/*.xplane.pb"
@@ -54,6 +57,7 @@ class Profile:
     self._path = path
     self._begin, self._end = _choose(path, group, first_step)
     self._started_at = 0
+    self._copies = None
 
   def before(self, steps: np.ndarray) -> None:
     """Starts the profile if it is due.
@@ -62,7 +66,10 @@ class Profile:
       steps: Numbers of the training steps of the next dispatch, `[n]`.
     """
     if not self._started_at and self._begin <= steps[-1] and self._end > 0:
-      profiler.start(str(self._path))
+      if buckets.is_bucket(self._path):
+        # The profiler writes local files alone.
+        self._copies = tempfile.TemporaryDirectory(prefix="hatebm_profile_")
+      profiler.start(self._copies.name if self._copies else str(self._path))
       self._started_at = int(steps[0])
 
   def after(self, steps: np.ndarray, state: Any) -> None:
@@ -81,6 +88,11 @@ class Profile:
     if not self._started_at:
       return
     profiler.stop()
+    if self._copies:
+      for file in files.all_files(self._copies.name):
+        name = os.path.relpath(file, self._copies.name)
+        buckets.upload(os.fspath(file), self._path / name)
+      self._copies.cleanup()
     if jax.process_index() == 0:
       print(
         f"A profile of the training steps from {self._started_at} on is in "

@@ -13,7 +13,7 @@ from etils import epath
 from hatebm_jax import config as config_lib
 from hatebm_jax import errors
 from hatebm_jax.config import OnResume
-from hatebm_jax.run import changes, files, newest_checkpoint
+from hatebm_jax.run import buckets, changes, files, lines, newest_checkpoint
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -35,7 +35,7 @@ _MAX_STEP, _MAX_VALUE = 2**53, 1e40
 _KEPT = (OnResume.FIXED, OnResume.RECORDED)
 # The files that a run writes before its first checkpoint.
 _FIRST_TRY = re.compile(
-  r"metrics\.jsonl|rollbacks\.json|nonfinite\.json|config_changes\.json"
+  r"metrics\.jsonl(\.\d{8})?|rollbacks\.json|nonfinite\.json|config_changes\.json"
   r"|events\.out\.tfevents\..*|images/\d{8}_\w+\.png"
 )
 
@@ -187,13 +187,27 @@ def read_metrics(
     path: Path of the workdir. Without the file there are no lines.
     last_step: Last training step whose line is returned; None returns all.
   """
-  file = path / METRICS
-  lines = []
-  for text in file.read_bytes().splitlines() if file.exists() else ():
+  found = []
+  for text in lines.read(path / METRICS):
     with contextlib.suppress(RecursionError, ValueError):
-      lines.append(json.loads(text))
-  lines = filter(is_metrics, lines)
-  return [x for x in lines if last_step is None or x["step"] <= last_step]
+      found.append(json.loads(text))
+  found = list(filter(is_metrics, found))
+  if buckets.is_bucket(path):
+    found = _increasing(found)
+  return [x for x in found if last_step is None or x["step"] <= last_step]
+
+
+def _increasing(found: list[dict[str, float]]) -> list[dict[str, float]]:
+  """Leaves out lines whose step is not beyond all before it.
+
+  A run that is killed while it joins the parts of a file leaves lines twice.
+  """
+  last, kept = -1, []
+  for line in found:
+    if line["step"] > last:
+      last = line["step"]
+      kept.append(line)
+  return kept
 
 
 def is_step(x: Any) -> bool:
