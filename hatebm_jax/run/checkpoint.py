@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its final name, with a note and the SHA-256 of
 each of its files, and then renamed. A run that is killed while it writes leaves
-the older checkpoints whole.
+the older checkpoints whole. In a bucket a marker is written last instead.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from hatebm_jax.run import checksums, files, newest_checkpoint, signals
+from hatebm_jax.run import checksums, files, mirror, newest_checkpoint, signals
 from hatebm_jax.run.newest_checkpoint import CheckpointError
 
 # This stands for an array of a state that is not read.
@@ -32,12 +32,15 @@ class _Handler(ocp.StandardCheckpointHandler):
   """Writes a note and checksums before a checkpoint gets its name.
 
   Attributes:
-    note: Note of the checkpoint that is being written. Orbax ends one write
-      before the next one starts.
+    step: Training step of the checkpoint that is being written. Orbax ends one
+      write before the next one starts.
+    note: Note of that checkpoint.
   """
 
-  def __init__(self):
+  def __init__(self, copies: mirror.Mirror | None):
     super().__init__()
+    self._mirror = copies
+    self.step = 0
     self.note: dict[str, Any] = {}
 
   def finalize(self, directory: epath.Path) -> None:
@@ -45,6 +48,8 @@ class _Handler(ocp.StandardCheckpointHandler):
     super().finalize(directory)
     files.write_json(directory / _NOTE, self.note, indent=1)
     checksums.write(directory)
+    if self._mirror:
+      self._mirror.push(self.step, directory)
 
 
 def steps(workdir: epath.PathLike) -> list[int]:
@@ -164,6 +169,13 @@ class Checkpoints:
     """
     self.path = files.as_path(workdir) / "checkpoints"
     self._read_only = read_only
+    self._mirror = None
+    if mirror.is_needed(self.path):
+      mirror.check(self.path.parent)
+      self._mirror = mirror.Mirror(self.path, keep, keep_every, read_only)
+      keep, keep_every = 1, 0  # of the copies
+    # The folder that orbax works in.
+    self._folder = self._mirror.folder if self._mirror else self.path
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
       keep_period=None if read_only else keep_every or None,
@@ -172,14 +184,14 @@ class Checkpoints:
       create=not read_only,
       read_only=read_only,
     )
-    self._handler = _Handler()
+    self._handler = _Handler(self._mirror)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add(checksums.ITEM, ocp.args.StandardSave, self._handler)
     registry.add(
       checksums.ITEM, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler()
     )
     self._manager = ocp.CheckpointManager(
-      self.path, options=options, handler_registry=registry
+      self._folder, options=options, handler_registry=registry
     )
 
   def steps(self) -> list[int]:
@@ -188,6 +200,8 @@ class Checkpoints:
 
   def latest_step(self) -> int | None:
     """Returns the training step of the newest checkpoint, if there is one."""
+    if self._mirror:
+      return max(self.steps(), default=None)
     return self._manager.latest_step()
 
   @signals.hold_back()
@@ -203,7 +217,9 @@ class Checkpoints:
     Raises:
       CheckpointError: If there are checkpoints, and all are broken.
     """
-    step = newest_checkpoint.find(self.path, set_aside=not self._read_only)
+    step = newest_checkpoint.find(
+      self.path, not self._read_only, self._mirror and self._mirror.pull
+    )
     self._manager.reload()
     return step
 
@@ -216,7 +232,10 @@ class Checkpoints:
     Raises:
       CheckpointError: If they are not what was written.
     """
-    damage = checksums.damage(self.path / str(step))
+    if self._mirror:
+      self._mirror.pull(step)
+      self._manager.reload()
+    damage = checksums.damage(self._folder / str(step))
     if damage:
       raise CheckpointError(
         f"The checkpoint {self.path / str(step)} is broken: {damage}. Use "
@@ -235,8 +254,11 @@ class Checkpoints:
     self._manager.wait_until_finished()
     for later in reversed(self.steps()):
       if later > step:
-        self._manager.delete(later)
-    return self._manager.latest_step() or 0
+        if self._mirror:
+          self._mirror.delete(later)
+        if not self._mirror or later in self._manager.all_steps():
+          self._manager.delete(later)
+    return self.latest_step() or 0
 
   def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
     """Starts to save a state; does not wait for the end.
@@ -252,7 +274,7 @@ class Checkpoints:
     with self._writing():
       if step != self._manager.latest_step():
         self._manager.wait_until_finished()
-        self._handler.note = note
+        self._handler.step, self._handler.note = step, note
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def note(self, step: int) -> dict[str, Any]:
@@ -264,7 +286,7 @@ class Checkpoints:
     Raises:
       FileError: If the note is not a JSON object.
     """
-    file = self.path / str(step) / checksums.ITEM / _NOTE
+    file = self._folder / str(step) / checksums.ITEM / _NOTE
     if not file.exists():
       return {}
     advice = (
@@ -328,6 +350,8 @@ class Checkpoints:
     with self._writing():
       self._manager.wait_until_finished()
       self._manager.close()
+    if self._mirror:
+      self._mirror.close()
 
   def _reading(self, step: int) -> contextlib.AbstractContextManager[None]:
     """Turns what goes wrong while a checkpoint is read into one message."""

@@ -1,11 +1,16 @@
-"""SHA-256 of the files of a checkpoint: whether they are what was written."""
+"""Checksums of a checkpoint's files: whether they are what was written.
+
+Local files are read through and compared by SHA-256. A bucket computes a
+checksum of each object when it is written. These are compared there, so that no
+checkpoint is read back.
+"""
 
 import json
 import os
 
 from etils import epath
 
-from hatebm_jax.run import files
+from hatebm_jax.run import buckets, files
 
 ITEM = "default"  # Orbax gives this name to the one item of a checkpoint.
 _FILE = "checksums.json"
@@ -18,15 +23,18 @@ def write(item: epath.Path) -> None:
     item: Folder of the item, without checksums yet.
   """
   item = files.as_path(item)
-  sums = {
-    str(file.relative_to(item)): files.sha256(file)
-    for file in files.all_files(item)
-  }
+  if buckets.is_bucket(item):
+    sums = {name: list(x) for name, x in buckets.objects(item).items()}
+  else:
+    sums = {
+      str(file.relative_to(item)): files.sha256(file)
+      for file in files.all_files(item)
+    }
   files.write_json(item / _FILE, sums, indent=1)
 
 
 def damage(folder: epath.Path) -> str | None:
-  """Reads the files of a checkpoint through.
+  """Reads the local files of a checkpoint through, or asks the bucket.
 
   Args:
     folder: Folder of the checkpoint, which holds the item.
@@ -36,6 +44,8 @@ def damage(folder: epath.Path) -> str | None:
   """
   try:
     sums = json.loads((folder / ITEM / _FILE).read_text())
+    if buckets.is_bucket(folder):
+      return _difference(sums, buckets.objects(folder / ITEM))
     for name, expected in sums.items():
       file = files.as_path(folder / ITEM / name)
       # etils takes a device for a file, which could be read forever.
@@ -48,4 +58,16 @@ def damage(folder: epath.Path) -> str | None:
     return "it is empty" if empty else f"{ITEM}/{_FILE} is missing"
   except (AttributeError, OSError, RecursionError, ValueError) as error:
     return f"{ITEM}/{_FILE}: {error}"
+  return None
+
+
+def _difference(
+  sums: dict[str, list], found: dict[str, buckets.Stored]
+) -> str | None:
+  """Says which object of a bucket is not what was written; None if all are."""
+  for name, expected in sums.items():
+    if name not in found:
+      return f"{ITEM}/{name} is missing"
+    if list(found[name]) != expected:
+      return f"{ITEM}/{name} is not what was written"
   return None

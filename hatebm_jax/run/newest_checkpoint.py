@@ -5,6 +5,7 @@ A broken checkpoint is never read, and never deleted: it is moved to
 """
 
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from hatebm_jax import errors
-from hatebm_jax.run import checksums, files
+from hatebm_jax.run import buckets, checksums, files
 
 BROKEN = "broken_checkpoints"
 
@@ -23,11 +24,22 @@ class CheckpointError(errors.UserError):
 
 def folders(path: epath.Path) -> dict[int, epath.Path]:
   """Returns the checkpoints in a folder by training step, newest first."""
-  found = {int(p.name): p for p in files.entries(path) if p.name.isdecimal()}
+  if buckets.is_bucket(path):
+    # A checkpoint without the marker is being written, or never will be.
+    names = (name.split("/") for name in buckets.objects(path))
+    whole = (x[0] for x in names if x[1:] == [buckets.MARKER])
+    found = {int(name): path / name for name in whole if name.isdecimal()}
+  else:
+    entries = files.entries(path)
+    found = {int(p.name): p for p in entries if p.name.isdecimal()}
   return dict(sorted(found.items(), reverse=True))
 
 
-def find(path: epath.Path, set_aside: bool = False) -> int | None:
+def find(
+  path: epath.Path,
+  set_aside: bool = False,
+  fetch: Callable[[int], epath.Path] | None = None,
+) -> int | None:
   """Returns the training step of the newest whole checkpoint.
 
   Process 0 looks, and says on stderr what is broken in newer ones.
@@ -35,6 +47,8 @@ def find(path: epath.Path, set_aside: bool = False) -> int | None:
   Args:
     path: Folder of the checkpoints.
     set_aside: Whether newer, broken ones are moved away.
+    fetch: Function that copies the checkpoint of a training step and returns
+      the folder of the copy, which is checked; None: there are no copies.
 
   Returns:
     The training step, on every process; None if there is no checkpoint.
@@ -44,7 +58,7 @@ def find(path: epath.Path, set_aside: bool = False) -> int | None:
   """
   step, damages = None, {}
   if jax.process_index() == 0:
-    step, damages = _look_for(path, set_aside)
+    step, damages = _look_for(path, set_aside, fetch)
     for broken, damage in damages.items() if step is not None else ():
       moved = f" It was moved to {path.parent / BROKEN}." if set_aside else ""
       print(
@@ -65,20 +79,23 @@ def find(path: epath.Path, set_aside: bool = False) -> int | None:
 
 
 def _look_for(
-  path: epath.Path, set_aside: bool
+  path: epath.Path,
+  set_aside: bool,
+  fetch: Callable[[int], epath.Path] | None,
 ) -> tuple[int | None, dict[int, str]]:
   """Looks for the newest whole checkpoint.
 
   Args:
     path: Folder of the checkpoints.
     set_aside: Whether newer, broken ones are moved away if one is whole.
+    fetch: Function that copies a checkpoint, as in `find`.
 
   Returns:
     Its training step, and what is broken in each newer one.
   """
   found, damages = folders(path), {}
   for step, folder in found.items():
-    damage = checksums.damage(folder)
+    damage = checksums.damage(fetch(step) if fetch else folder)
     if damage is None:
       for broken in damages if set_aside else ():
         _set_aside(found[broken])
@@ -93,7 +110,10 @@ def _set_aside(folder: epath.Path) -> None:
   aside.mkdir(exist_ok=True)
   start = f"{folder.name}."
   number = sum(path.name.startswith(start) for path in files.entries(aside))
-  folder.rename(aside / f"{start}{number}")
+  if buckets.is_bucket(folder):
+    buckets.move(folder, aside / f"{start}{number}")
+  else:
+    folder.rename(aside / f"{start}{number}")
 
 
 def _agree(*numbers: int) -> tuple[int, ...]:

@@ -1,0 +1,118 @@
+"""Local copies of checkpoints in a bucket that orbax does not know (`s3://`).
+
+Orbax writes a checkpoint into a local folder. Its files are then uploaded, and
+at last a marker. A checkpoint without the marker counts as never written. A
+checkpoint is downloaded before it is read.
+"""
+
+import os
+import shutil
+import tempfile
+
+import jax
+from etils import epath
+
+from hatebm_jax.run import buckets, checksums, files, newest_checkpoint
+from hatebm_jax.run.newest_checkpoint import CheckpointError
+
+
+def is_needed(path: epath.Path) -> bool:
+  """Returns whether orbax cannot read and write a path itself.
+
+  Args:
+    path: Path of the folder of the checkpoints.
+  """
+  return os.fspath(path).startswith("s3://")
+
+
+def check(path: epath.Path) -> None:
+  """Refuses a run of several processes where there is no folder they share.
+
+  Args:
+    path: Path of the workdir.
+
+  Raises:
+    CheckpointError: If the run has several processes and needs a mirror.
+  """
+  if is_needed(path) and jax.process_count() > 1:
+    raise CheckpointError(
+      f"{path}: expected a run of one process, found {jax.process_count()}. "
+      "Checkpoints on s3:// are written by one process. Use gs:// or a folder "
+      "that all hosts share."
+    )
+
+
+class Mirror:
+  """The checkpoints in a bucket, and copies of the newest ones.
+
+  Attributes:
+    folder: Local folder of the copies. It is deleted with this object.
+  """
+
+  def __init__(
+    self, path: buckets.BucketPath, keep: int, keep_every: int, read_only: bool
+  ):
+    """Makes an empty local folder; removes what killed runs left in the bucket.
+
+    Args:
+      path: Path of the folder of the checkpoints in the bucket.
+      keep: Number of checkpoints to keep; older ones are deleted.
+      keep_every: Checkpoints of multiples of this training step are kept too;
+        0: none.
+      read_only: Whether nothing is written or deleted in the bucket.
+    """
+    self._path, self._keep, self._keep_every = path, keep, keep_every
+    self._temporary = tempfile.TemporaryDirectory(prefix="hatebm_checkpoints_")
+    self.folder = files.as_path(self._temporary.name)
+    if not read_only:
+      whole = newest_checkpoint.folders(path)
+      for folder in files.entries(path):
+        if folder.name.isdecimal() and int(folder.name) not in whole:
+          folder.rmtree(missing_ok=True)
+
+  def push(self, step: int, item: epath.Path) -> None:
+    """Uploads a checkpoint, then deletes the ones that are too old.
+
+    Args:
+      step: Training step of the checkpoint.
+      item: Local folder of its files.
+    """
+    item, target = files.as_path(item), self._path / str(step)
+    for file in files.all_files(item):
+      name = os.path.relpath(file, item)
+      buckets.upload(os.fspath(file), target / checksums.ITEM / name)
+    (target / buckets.MARKER).write_text("This checkpoint is whole.\n")
+    steps = sorted(newest_checkpoint.folders(self._path))
+    for old in steps[: -self._keep]:
+      if not self._keep_every or old % self._keep_every:
+        self.delete(old)
+
+  def pull(self, step: int) -> epath.Path:
+    """Downloads a checkpoint; all other copies are deleted.
+
+    Args:
+      step: Training step of the checkpoint.
+
+    Returns:
+      The local folder of its copy.
+    """
+    copy = self.folder / str(step)
+    for old in files.entries(self.folder):
+      shutil.rmtree(old)
+    copy.mkdir()
+    for name in buckets.objects(self._path / str(step)):
+      (copy / name).parent.mkdir(parents=True, exist_ok=True)
+      buckets.download(self._path / str(step) / name, os.fspath(copy / name))
+    return copy
+
+  def delete(self, step: int) -> None:
+    """Deletes a checkpoint in the bucket.
+
+    Args:
+      step: Training step of the checkpoint.
+    """
+    (self._path / str(step)).rmtree(missing_ok=True)
+
+  def close(self) -> None:
+    """Deletes the local folder."""
+    self._temporary.cleanup()
