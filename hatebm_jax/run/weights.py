@@ -21,7 +21,7 @@ from etils import epath
 from safetensors import numpy as safetensors_numpy
 
 from hatebm_jax import errors
-from hatebm_jax.run import buckets, checkpoint, files
+from hatebm_jax.run import checkpoint, files
 
 FILE = "weights.safetensors"
 _TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
@@ -84,19 +84,14 @@ def restore_part(folder: epath.PathLike, abstract: Any) -> Any:
 
 
 def refuse_training(folder: epath.PathLike) -> None:
-  """Refuses to train in the folder of a release, or in a bucket.
+  """Refuses to train in the folder of a release.
 
   Args:
     folder: Path of the workdir of a command that trains.
 
   Raises:
-    ReleaseError: If the folder is a release, or lies in a bucket.
+    ReleaseError: If the folder is a release.
   """
-  if buckets.is_url(folder):
-    raise ReleaseError(
-      f"{folder}: expected a local folder: training in a bucket is not "
-      "supported yet. Train into a local or mounted folder and copy it."
-    )
   if is_release(folder):
     raise ReleaseError(
       f"{folder} is a release: it holds weights, but no optimizer state and no "

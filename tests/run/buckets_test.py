@@ -21,7 +21,6 @@ from hatebm_jax.run import (
   files,
   npz,
   sample_files,
-  weights,
   workdir,
 )
 
@@ -179,8 +178,3 @@ def test_missing_credentials_are_one_message(s3_server, tmp_path):
   assert result.stderr.count("\n") == 1, result.stderr
   assert result.stderr.startswith("error: s3://bucket: expected a bucket")
   assert "Log in with `aws configure`" in result.stderr
-
-
-def test_training_in_a_bucket_is_refused():
-  with pytest.raises(errors.UserError, match="not supported yet"):
-    weights.refuse_training("gs://bucket/run")
