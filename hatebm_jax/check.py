@@ -29,6 +29,7 @@ from hatebm_jax import (
 )
 from hatebm_jax.aot import report, topology
 from hatebm_jax.run import (
+  buckets,
   checkpoint,
   device_errors,
   files,
@@ -261,6 +262,8 @@ def _check_checkpoints(
   found.say(
     "checkpoints", f"{_size(size)} each, {_size(num * size)} for at most {num}"
   )
+  if buckets.is_bucket(path):
+    return  # It has no size that could be asked for.
   place = path
   while not place.exists() and place != place.parent:
     place = place.parent

@@ -1,5 +1,6 @@
 """Whole runs in a bucket, on real servers on this machine."""
 
+import os
 import signal
 
 import chex
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hatebm_jax import release, report
-from hatebm_jax.run import buckets, checkpoint, files, npz, workdir
+from hatebm_jax.run import buckets, checkpoint, files, lock, npz, workdir
 
 STEPS = 12
 FLAGS = (
@@ -54,11 +55,11 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
   path = files.as_path(bucket_url)
   run = start(path)
   child.wait_for(run, lambda: len(checkpoint.steps(path)) > 1)
-  output = child.finish(start(path), 1)
-  assert f"error: {path} is in use by process {run.pid} on" in output
-  assert run.poll() is None
   run.send_signal(signal.SIGKILL)
   child.finish(run, -signal.SIGKILL)
+  with lock.hold(path):
+    output = child.finish(start(path), 1)
+  assert f"error: {path} is in use by process {os.getpid()} on" in output
   assert 0 < max(checkpoint.steps(path)) < STEPS
 
   output = child.finish(start(path))
