@@ -76,26 +76,32 @@ def serve_gs(url, root):
 def gs():
   """Runs fake-gcs-server; yields the URL of an empty bucket."""
   url = free_url()
-  with (
+  with gs_at(url), tempfile.TemporaryDirectory() as root, serve_gs(url, root):
+    make_gs_bucket(url)
+    yield f"gs://{BUCKET}"
+
+
+def gs_at(url):
+  """Sends all requests for gs:// to the server at a URL, as a context."""
+  pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
+  return environment(
     # gcsfs would ask Google's own servers, by gRPC, what kind of bucket this
     # is. It reads this when it is imported.
-    environment(
-      GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",
-      GOOGLE_AUTH_TOKEN_FOR_TESTING="token",
-      STORAGE_EMULATOR_HOST=url,
-      TENSORSTORE_GCS_HTTP_URL=url,
-    ),
-    tempfile.TemporaryDirectory() as root,
-  ):
-    pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
-    with serve_gs(url, root):
-      request = urllib.request.Request(
-        f"{url}/storage/v1/b?project=p",
-        f'{{"name": "{BUCKET}"}}'.encode(),
-        {"Content-Type": "application/json"},
-      )
-      urllib.request.urlopen(request).close()
-      yield f"gs://{BUCKET}"
+    GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",
+    GOOGLE_AUTH_TOKEN_FOR_TESTING="token",
+    STORAGE_EMULATOR_HOST=url,
+    TENSORSTORE_GCS_HTTP_URL=url,
+  )
+
+
+def make_gs_bucket(url):
+  """Makes the bucket on the server at a URL."""
+  request = urllib.request.Request(
+    f"{url}/storage/v1/b?project=p",
+    f'{{"name": "{BUCKET}"}}'.encode(),
+    {"Content-Type": "application/json"},
+  )
+  urllib.request.urlopen(request).close()
 
 
 @contextlib.contextmanager

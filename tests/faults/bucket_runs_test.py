@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 
+import bucket_servers
 import chex
 import child
 import jax
@@ -29,6 +31,14 @@ def start(path):
   return child.start(path, *FLAGS, num_devices=1)
 
 
+def read_state(folder):
+  """Returns the arrays of a checkpoint, whatever devices it was written on."""
+  checkpointer = ocp.PyTreeCheckpointer()
+  tree = checkpointer.metadata(folder).item_metadata.tree
+  as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+  return checkpointer.restore(folder, restore_args=jax.tree.map(as_numpy, tree))
+
+
 def results(path, folder):
   """Returns all that a run leaves, but for times.
 
@@ -41,13 +51,23 @@ def results(path, folder):
   for file in files.all_files(item):
     copy = folder / str(file).removeprefix(f"{item}/")
     files.write_atomic(copy, file.read_bytes())
-  state = ocp.StandardCheckpointer().restore(folder)
+  state = read_state(folder)
   lines = [
     {name: x for name, x in line.items() if name not in TIMES}
     for line in workdir.read_metrics(path)
   ]
   images = npz.all_arrays(path / "samples" / f"{STEPS:08d}_raw.npz")
   return state, lines, images, workdir.read_evaluation(path)["sets"]
+
+
+def assert_same_results(path, other, tmp_path):
+  """Checks that two runs have left the same, to the bit."""
+  found = results(path, tmp_path / "found")
+  expected = results(other, tmp_path / "expected")
+  assert len(jax.tree.leaves(found[0])) > 50
+  chex.assert_trees_all_equal(found[0], expected[0])
+  np.testing.assert_equal(found[1:], expected[1:])
+  return found
 
 
 @pytest.mark.slow
@@ -66,11 +86,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
   assert "Resuming at step" in output and "warning" not in output
   whole = tmp_path / "whole"
   child.finish(start(whole))
-  found = results(path, tmp_path / "found")
-  expected = results(whole, tmp_path / "expected")
-  assert len(jax.tree.leaves(found[0])) > 50
-  chex.assert_trees_all_equal(found[0], expected[0])
-  np.testing.assert_equal(found[1:], expected[1:])
+  found = assert_same_results(path, whole, tmp_path)
   assert [line["step"] for line in found[1]] == list(range(2, STEPS + 1, 2))
   names = {name.partition("/")[0] for name in buckets.objects(path)}
   local = {entry.name for entry in files.entries(whole)}
@@ -82,3 +98,32 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
   assert report.write(path).read_text().count("data:image/png") > 4
   made = release.from_run(path, path / "release")
   assert release.check(made)[0]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run(tmp_path):
+  whole = tmp_path / "whole"
+  with bucket_servers.gs() as url:
+    path = files.as_path(f"{url}/run")
+    for place in (path, whole):
+      for run in child.start_two(place, *FLAGS):
+        child.finish(run)
+    assert_same_results(path, whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_server_may_be_away_for_a_while(tmp_path):
+  url, root = bucket_servers.free_url(), tmp_path / "root"
+  with bucket_servers.gs_at(url):
+    with bucket_servers.serve_gs(url, root):
+      bucket_servers.make_gs_bucket(url)
+      path = files.as_path("gs://bucket/run")
+      run = start(path)
+      child.wait_for(run, lambda: len(checkpoint.steps(path)) > 1)
+    time.sleep(5)
+    assert run.poll() is None
+    with bucket_servers.serve_gs(url, root):
+      assert "warning" not in child.finish(run)
+      whole = tmp_path / "whole"
+      child.finish(start(whole))
+      assert_same_results(path, whole, tmp_path)
