@@ -83,6 +83,7 @@ def main(argv: list[str]) -> int:
     checkpoint.hide_threads()
   config = _CONFIG.value
   try:
+    _check_topology()
     path = files.as_path(_WORKDIR.value)
     out = _output_place(path)
     if _MODE.value != "check":  # It lists all wrong fields.
@@ -122,6 +123,19 @@ def main(argv: list[str]) -> int:
   return 1
 
 
+def _check_topology() -> None:
+  """Refuses a flag that would have no effect.
+
+  Raises:
+    ConfigError: If a TPU slice is named for something else than a check.
+  """
+  if _TOPOLOGY.value and _MODE.value != "check":
+    raise errors.ConfigError(
+      f"--topology={_TOPOLOGY.value} goes with --mode=check. Leave it away: "
+      "a run takes the devices that are there."
+    )
+
+
 def _output_place(path: epath.Path) -> epath.Path:
   """Returns the folder that samples and figures are written into.
 
@@ -146,7 +160,8 @@ def _check(config: ml_collections.ConfigDict, path: epath.Path) -> int:
   problems = check_lib.check(config, path, _TOPOLOGY.value)
   for problem in problems:
     print(f"error: {problem}", file=sys.stderr)
-  print(f"{len(problems)} problem(s) found.")
+  count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
+  print(f"{count if problems else 'No problem'} found.")
   return 1 if problems else 0
 
 

@@ -130,5 +130,12 @@ def test_the_command_lists_problems_and_fails(tmp_path):
   assert process.returncode == 1, output
   assert output.count("error: ") == 2
   assert "'/none'" in output and "expected a multiple of 8" in output
-  assert "2 problem(s) found." in output
+  assert "2 problems found." in output
   assert not path.exists()
+
+
+def test_a_slice_goes_with_a_check_alone(tmp_path):
+  process = child.start(tmp_path, "--topology=v5e:4x4")
+  output, _ = process.communicate()
+  assert process.returncode == 1
+  assert "error: --topology=v5e:4x4 goes with --mode=check." in output

@@ -18,6 +18,7 @@ from scipy import ndimage
 from hatebm_jax.metrics import (
   batches,
   feature_spaces,
+  frechet,
   kid,
   precision_recall,
 )
@@ -97,27 +98,16 @@ def _features(
   return np.load(path)
 
 
-def _frechet(real: np.ndarray, samples: np.ndarray) -> float:
-  """Returns the Frechet distance of the Gaussians of two sets of features.
-
-  It is that of `hatebm_jax.metrics.frechet`. The centred features are used as
-  factors of the covariances, which is faster for few images.
-  """
-  traces, factors = 0.0, []
-  for x in (real, samples):
-    x = x.astype(np.float64)
-    factors.append((x - x.mean(0)) / np.sqrt(len(x) - 1))
-    traces += np.square(factors[-1]).sum()
-  shift = real.mean(0, dtype=np.float64) - samples.mean(0, dtype=np.float64)
-  product = factors[0] @ factors[1].T
-  root = np.linalg.svd(product, compute_uv=False).sum()
-  return float(np.square(shift).sum() + traces - 2 * root)
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and covariance of features."""
+  x = features.astype(np.float64)
+  return x.mean(0), np.cov(x, rowvar=False)
 
 
 def _figures(real: np.ndarray, samples: np.ndarray) -> dict[str, float]:
   """Returns all figures of features of a set against those of real images."""
   return {
-    "frechet_distance": _frechet(real, samples),
+    "frechet_distance": frechet.distance(*_moments(real), *_moments(samples)),
     "kernel_distance": kid.discrepancy(real, samples),
     **precision_recall.measure(real, samples)._asdict(),
   }

@@ -85,7 +85,7 @@ def classes(
   Raises:
     DataError: The folder or its split does not exist, or has no images.
   """
-  _, paths = _images_of(os.path.expanduser(path), config, split)
+  _, paths = _images_of(file_tree.expand(path), config, split)
   folders = [os.path.dirname(x) for x in paths]
   top = os.path.commonpath(folders)
   of_image = [os.path.relpath(x, top).split(os.sep)[0] for x in folders]

@@ -176,7 +176,7 @@ def as_path(url: str) -> BucketPath:
   if importlib.util.find_spec(store.module) is None:
     raise FileError(
       f"{url}: {scheme}:// needs the package {store.module}, which is not "
-      f"installed. Install it: pip install 'hatebm_jax[{store.extra}]'."
+      f"installed. Install it: pip install -e '.[{store.extra}]'."
     )
   _check_answers(scheme, bucket, key)
   return BucketPath(url)

@@ -151,7 +151,7 @@ def test_a_missing_extra_is_one_message(monkeypatch):
   monkeypatch.setattr(buckets.importlib.util, "find_spec", lambda name: None)
   for scheme, extra in (("gs", "gcs"), ("s3", "s3")):
     with pytest.raises(
-      errors.UserError, match=rf"pip install 'hatebm_jax\[{extra}\]'"
+      errors.UserError, match=rf"pip install -e '.\[{extra}\]'"
     ):
       files.as_path(f"{scheme}://some/run")
 
