@@ -282,7 +282,7 @@ def _loop(
       due = due and (run.watch.is_well or options.on_divergence == "warn")
       if due or stop or last:
         _check(run)
-        run.saved.save(step, state, _note(run))
+        _save(run, step, state)
         saved_at = time.monotonic()
       if stop and not last:
         print(
@@ -292,6 +292,13 @@ def _loop(
         )
         return received[0] if received else signal.SIGTERM
   return None
+
+
+def _save(run: _Run, step: int, state: Any) -> None:
+  """Starts to save a state, after the checkpoint before it is written."""
+  started = time.monotonic()
+  run.saved.save(step, state, _note(run))
+  run.log.add_saving(time.monotonic() - started)
 
 
 def _report(run: _Run, step: int, state: Any, shown: ShownImages) -> None:

@@ -10,7 +10,7 @@ import child
 import numpy as np
 import pytest
 
-from hatebm_jax.run import checkpoint, divergence, workdir
+from hatebm_jax.run import checkpoint, divergence, logs, workdir
 
 # As in multihost_test.py, the run must not amplify rounding errors.
 RUN = (
@@ -120,7 +120,7 @@ def test_two_processes_go_back_from_what_is_not_finite(trained, tmp_path):
   child.finish(child.start(one, *mended, num_devices=4))
   lines = [workdir.read_metrics(path) for path in (one, two)]
   assert [line["step"] for line in lines[1]] == list(range(1, 9))
-  for name in lines[0][0].keys() - {"steps_per_second", "input_wait_fraction"}:
+  for name in lines[0][0].keys() - set(logs.TIMES):
     values = [[line[name] for line in run] for run in lines]
     np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-5, err_msg=name)
 

@@ -6,6 +6,8 @@ import child
 import numpy as np
 import pytest
 
+from hatebm_jax.run import logs
+
 # As in devices_test.py, the run must not amplify rounding errors.
 OVERRIDES = (
   "--config.langevin.temperature=1.0",
@@ -35,7 +37,7 @@ def test_two_processes_are_one_run(tmp_path):
   two, images_two = results(tmp_path / "two")
   one, images_one = results(tmp_path / "one")
   assert [line["step"] for line in two] == list(range(1, 21))
-  for name in one[0].keys() - {"steps_per_second", "input_wait_fraction"}:
+  for name in one[0].keys() - set(logs.TIMES):
     np.testing.assert_allclose(
       [line[name] for line in two],
       [line[name] for line in one],

@@ -1,5 +1,6 @@
 """Checks the loop: exact resume, stopping, divergence and what it writes."""
 
+import itertools
 import json
 import shutil
 
@@ -11,7 +12,7 @@ import pytest
 import tiny
 
 from hatebm_jax import errors, feed, objectives, restore, sharding, train
-from hatebm_jax.run import checkpoint, workdir
+from hatebm_jax.run import checkpoint, logs, workdir
 
 
 def final_state(config, path):
@@ -68,8 +69,8 @@ def test_a_line_of_the_log_outlives_a_kill_between_two_lines(tmp_path):
   shutil.rmtree(tmp_path / "checkpoints" / "6")
   train.train(config, tmp_path)
   lines = workdir.read_metrics(tmp_path)
-  for line in (*whole, *lines):
-    del line["steps_per_second"], line["input_wait_fraction"]
+  for line, name in itertools.product((*whole, *lines), logs.TIMES):
+    del line[name]
   assert [line["step"] for line in lines] == [3, 6] and lines == whole
 
 

@@ -13,6 +13,9 @@ from hatebm_jax.run import files
 from hatebm_jax.run import lines as lines_lib
 from hatebm_jax.run import workdir as workdir_lib
 
+# These figures of a line depend on the machine: equal runs differ in them.
+TIMES = ("steps_per_second", "input_wait_fraction", "save_wait_fraction")
+
 
 class NonFiniteError(FloatingPointError):
   """A metric is NaN or infinite.
@@ -58,7 +61,7 @@ class RunLog:
     if unwritten:
       self._take_up(unwritten)
     self._step = first_step
-    self._wait = 0.0
+    self._wait = self._save_wait = 0.0
     self._time = time.perf_counter()
     if not active:
       return
@@ -84,6 +87,10 @@ class RunLog:
       self._pending = []
     self._pending.append((steps, metrics))
     self._wait += wait
+
+  def add_saving(self, seconds: float) -> None:
+    """Notes seconds in which training waited for a checkpoint."""
+    self._save_wait += seconds
 
   def note(self, metrics: dict[str, float]) -> None:
     """Keeps what is measured now and then for the next line written."""
@@ -162,7 +169,9 @@ class RunLog:
     seconds = now - self._time
     means["steps_per_second"] = (step - self._step) / seconds
     means["input_wait_fraction"] = self._wait / seconds
-    self._pending, self._step, self._wait, self._time = [], step, 0.0, now
+    means["save_wait_fraction"] = self._save_wait / seconds
+    self._pending, self._step, self._time = [], step, now
+    self._wait = self._save_wait = 0.0
     self._noted = {}
     if not self._active:
       return means

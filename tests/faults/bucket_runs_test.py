@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hatebm_jax import release, report
-from hatebm_jax.run import buckets, checkpoint, files, lock, npz, workdir
+from hatebm_jax.run import buckets, checkpoint, files, lock, logs, npz, workdir
 
 STEPS = 12
 FLAGS = (
@@ -24,7 +24,6 @@ FLAGS = (
   "--config.sample.num_images=8",
   "--config.chains.num_chains=0",
 )
-TIMES = {"steps_per_second", "input_wait_fraction"}
 
 
 def start(path):
@@ -53,7 +52,7 @@ def results(path, folder):
     files.write_atomic(copy, file.read_bytes())
   state = read_state(folder)
   lines = [
-    {name: x for name, x in line.items() if name not in TIMES}
+    {name: x for name, x in line.items() if name not in logs.TIMES}
     for line in workdir.read_metrics(path)
   ]
   images = npz.all_arrays(path / "samples" / f"{STEPS:08d}_raw.npz")

@@ -14,6 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
+from hatebm_jax.run import logs
+
 FLAGS = (
   "--config.train.log_every=2",
   "--config.train.image_every=10",
@@ -21,7 +23,6 @@ FLAGS = (
   "--config.sample.num_images=8",
   "--config.chains.num_chains=0",
 )
-TIMES = {"steps_per_second", "input_wait_fraction"}
 
 
 def start(path, num_steps):
@@ -47,7 +48,7 @@ def results(path, step):
   checkpointer = ocp.StandardCheckpointer()
   state = checkpointer.restore(path / "checkpoints" / str(step) / "default")
   lines = [
-    {k: v for k, v in json.loads(line).items() if k not in TIMES}
+    {k: v for k, v in json.loads(line).items() if k not in logs.TIMES}
     for line in (path / "metrics.jsonl").read_text().splitlines()
   ]
   with np.load(path / "samples" / f"{step:08d}_raw.npz") as file:

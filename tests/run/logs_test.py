@@ -29,6 +29,18 @@ def test_lines_hold_the_means_of_their_steps(tmp_path, capsys):
   assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
+def test_the_time_of_saving_is_a_share_of_the_next_line(tmp_path):
+  log = logs.RunLog(tmp_path, 0, active=False)
+  shares = []
+  for step, seconds in enumerate((1e9, 0.0), 1):
+    log.add(np.array([step]), {"gap": jnp.ones(1)}, wait=0.0)
+    log.add_saving(seconds)
+    line = log.write(step, num_steps=2)
+    shares.append(line["save_wait_fraction"] / line["steps_per_second"])
+  # The share is of the time of one step.
+  np.testing.assert_allclose(shares, [1e9, 0.0], rtol=1e-6)
+
+
 def test_what_is_noted_stands_in_the_next_line(tmp_path, capsys):
   log = logs.RunLog(tmp_path, 0, active=True)
   for step in (1, 2):
