@@ -158,10 +158,11 @@ def main() -> None:
   args = parser.parse_args()
   args.cache.mkdir(parents=True, exist_ok=True)
   images, found = _Images(args.folder), {}
+  cached = lambda *x: args.cache / f"{' '.join(x)} {args.num_images}.npy"
   for network in _NETWORKS:
     space = feature_spaces.choose("folder", (32, 32, 3), network=network)
     features = {
-      name: _features(space, x, args.cache / f"{space.name} {name}.npy")
+      name: _features(space, x, cached(space.name, name))
       for name, x in _sets(images, args.num_images)
     }
     found[space.name] = {
