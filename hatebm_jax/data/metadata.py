@@ -102,7 +102,7 @@ def _webp(encoded: bytes, keep_exif: bool) -> bytes:
     kind, length = struct.unpack_from("<4sI", encoded, place)
     end = place + 8 + length + length % 2
     chunk = encoded[place:end]
-    if kind == b"VP8X" and length >= 10:
+    if kind == b"VP8X" and len(chunk) >= 18:  # The file may end within it.
       clear = _WEBP_METADATA ^ (_WEBP_EXIF if keep_exif else 0)
       chunk = chunk[:8] + bytes([chunk[8] & ~clear]) + chunk[9:]
     if kind in _WEBP_CHUNKS or (kind == b"EXIF" and keep_exif):

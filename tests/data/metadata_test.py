@@ -223,6 +223,13 @@ def test_nothing_that_the_pixels_need_is_left_out(i):
     assert sorted(decode(content).shape) == sorted(expected.shape)
 
 
+@pytest.mark.parametrize("i", range(len(SOURCES)))
+def test_a_file_may_end_anywhere(i):
+  for end in range(len(SOURCES[i])):
+    found = metadata.without(SOURCES[i][:end])
+    assert all(len(x) <= end + 20 for x in found)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
   st.sampled_from(SOURCES), st.floats(0, 1), st.integers(0, 9), st.binary()
