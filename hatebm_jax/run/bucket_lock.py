@@ -39,16 +39,10 @@ def hold(
   """
   lock = _Lock(path, touch_seconds, watch_seconds)
   lock.take()
-  ended = threading.Event()
-  toucher = threading.Thread(
-    target=lock.keep_touching, args=(ended,), name="lock", daemon=True
-  )
-  toucher.start()
   try:
-    yield
+    with owner.signs_of_life(lock.keep_touching):
+      yield
   finally:
-    ended.set()
-    toucher.join()
     # A server that fails now must not hide how the run ended.
     with contextlib.suppress(OSError):
       lock.release()

@@ -89,6 +89,18 @@ def all_files(folder: epath.PathLike) -> Iterator[epath.Path]:
       yield path
 
 
+def upload_all(folder: epath.PathLike, path: epath.Path) -> None:
+  """Writes all files of a local folder and its subfolders into a bucket.
+
+  Args:
+    folder: Path of the local folder.
+    path: Path in the bucket that stands for the folder.
+  """
+  for file in all_files(folder):
+    name = os.path.relpath(file, folder)
+    buckets.upload(os.fspath(file), path / name)
+
+
 def write_atomic(
   path: epath.PathLike, content: str | bytes, sync: bool = True
 ) -> None:

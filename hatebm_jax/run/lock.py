@@ -10,6 +10,7 @@ seconds on another. In a bucket it is an object (`hatebm_jax.run.bucket_lock`).
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import threading
@@ -46,16 +47,10 @@ def hold(path: epath.Path) -> Iterator[None]:
   path.mkdir(parents=True, exist_ok=True)
   file = path / FILE
   opened = _take(file)
-  ended = threading.Event()
-  toucher = threading.Thread(
-    target=_keep_touching, args=(opened, ended), name="lock", daemon=True
-  )
-  toucher.start()
   try:
-    yield
+    with owner.signs_of_life(functools.partial(_keep_touching, opened)):
+      yield
   finally:
-    ended.set()
-    toucher.join()
     file.unlink(missing_ok=True)
     os.close(opened)
     # The directory is usually not empty. (The rmdir of etils could delete what

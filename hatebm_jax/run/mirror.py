@@ -77,10 +77,8 @@ class Mirror:
       step: Training step of the checkpoint.
       item: Local folder of its files.
     """
-    item, target = files.as_path(item), self._path / str(step)
-    for file in files.all_files(item):
-      name = os.path.relpath(file, item)
-      buckets.upload(os.fspath(file), target / checksums.ITEM / name)
+    target = self._path / str(step)
+    files.upload_all(item, target / checksums.ITEM)
     (target / buckets.MARKER).write_text("This checkpoint is whole.\n")
     steps = sorted(newest_checkpoint.folders(self._path))
     for old in steps[: -self._keep]:

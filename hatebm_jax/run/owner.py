@@ -1,8 +1,11 @@
-"""Who holds a workdir: the note in its lock, and the refusal of others."""
+"""Who holds a workdir: its note, its signs of life, the refusal of others."""
 
+import contextlib
 import json
 import os
 import socket
+import threading
+from collections.abc import Callable, Iterator
 
 from etils import epath
 
@@ -56,12 +59,9 @@ def refusal(
     path: Path of the workdir.
     found: Note of that process, from `read`.
   """
-  who = "another process"
-  if found:
-    who = f"process {found['process']} on {found['host']}"
   return workdir.WorkdirError(
-    f"{path} is in use by {who}. Wait for its end, stop it, or use another "
-    "--workdir."
+    f"{path} is in use by {_name(found)}. Wait for its end, stop it, or use "
+    "another --workdir."
   )
 
 
@@ -75,10 +75,37 @@ def say_waiting(
     found: Note of that process, from `read`.
     seconds: Seconds that this process waits.
   """
-  who = "another process"
-  if found:
-    who = f"process {found['process']} on {found['host']}"
   print(
-    f"{path} was last used by {who}. Waiting {seconds:g} s for a sign of life.",
+    f"{path} was last used by {_name(found)}. Waiting {seconds:g} s for a sign "
+    "of life.",
     flush=True,
   )
+
+
+def _name(found: dict[str, str] | None) -> str:
+  """Returns a process for a message."""
+  if not found:
+    return "another process"
+  return f"process {found['process']} on {found['host']}"
+
+
+@contextlib.contextmanager
+def signs_of_life(
+  keep_touching: Callable[[threading.Event], None],
+) -> Iterator[None]:
+  """Shows in a thread that this process is alive, until the context ends.
+
+  Args:
+    keep_touching: Function that touches a lock again and again, until the event
+      that it is given is set.
+  """
+  ended = threading.Event()
+  thread = threading.Thread(
+    target=keep_touching, args=(ended,), name="lock", daemon=True
+  )
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()

@@ -1,6 +1,5 @@
 """The profile of a few training steps, which TensorBoard shows."""
 
-import os
 import sys
 import tempfile
 from typing import Any
@@ -89,9 +88,7 @@ class Profile:
       return
     profiler.stop()
     if self._copies:
-      for file in files.all_files(self._copies.name):
-        name = os.path.relpath(file, self._copies.name)
-        buckets.upload(os.fspath(file), self._path / name)
+      files.upload_all(self._copies.name, self._path)
       self._copies.cleanup()
     if jax.process_index() == 0:
       print(
