@@ -9,6 +9,8 @@ from hatebm_jax.metrics.metric import Figure
 from hatebm_jax.run import workdir
 
 _AUROC = ood.FIGURES[0]
+# Few chains give noisy distances, so a small difference is no warning.
+_TOO_LONG = 1.1
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -28,7 +30,7 @@ def table(figures: dict[str, Any]) -> str:
   if "ood" in figures:
     lines += _ood_lines(figures["ood"])
   if "chains" in figures:
-    lines.append(_chain_line(figures["chains"]))
+    lines += _chain_lines(figures["chains"])
     lines += _temperature_lines(figures["chains"].get("temperatures", ()))
   return "\n".join(lines)
 
@@ -134,15 +136,38 @@ def _ood_lines(found: dict[str, Any]) -> list[str]:
   return lines
 
 
-def _chain_line(found: dict[str, Any]) -> str:
+def _chain_lines(found: dict[str, Any]) -> list[str]:
   """Lays out the figures of parallel chains."""
   shown = lambda value: "none" if value is None else f"{value:.3g}"
-  return (
+  line = (
     f"{found['num_chains']} chains of {found['num_steps']} Langevin steps "
     f"({found['training_steps']} in training): effective sample size "
     f"{shown(found['ess'])}, R-hat {shown(found['r_hat'])}, "
     f"{found['stuck']} stuck, energy gap {shown(found['energy_gap'])}"
   )
+  return [line, *_length_lines(found)]
+
+
+def _length_lines(found: dict[str, Any]) -> list[str]:
+  """Says after how many steps the chains are best, and warns of longer ones."""
+  distances = {x["step"]: x["frechet_distance"] for x in found["curve"]}
+  # The frame that is nearest to the length of the chains of sampling.
+  num_steps, best = found["sampling_steps"], found["best_steps"]
+  sampled = min(distances, key=lambda step: abs(step - num_steps))
+  if best is None or distances[sampled] is None:
+    return []
+  lines = [
+    f"Distance of these {found['num_chains']} chains: "
+    f"{distances[sampled]:.3g} after the {num_steps} steps of "
+    f"config.evaluate.num_steps, {distances[best]:.3g} after {best}, where it "
+    "is smallest."
+  ]
+  if best < num_steps and distances[sampled] > _TOO_LONG * distances[best]:
+    lines.append(
+      f"warning: config.evaluate.num_steps={num_steps} is too long for this "
+      f"run. Measure it with --config.evaluate.num_steps={max(1, best)} too."
+    )
+  return lines
 
 
 def _temperature_lines(found: list[dict[str, Any]]) -> list[str]:

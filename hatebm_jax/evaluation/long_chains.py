@@ -3,7 +3,7 @@
 A hat that was trained with short chains promises nothing about longer ones.
 Their images may over-saturate (Nijkamp et al., AAAI 2020), or the chains may
 stand still. Here chains run `config.chains.multiple` times as long as the
-chains that trained the hat.
+chains that trained the hat, and at least as long as those of sampling.
 
 A figure is None if it is not finite or cannot be measured. The figures are
 those of `metrics.chain_mixing.FIGURES` and a curve:
@@ -18,6 +18,8 @@ those of `metrics.chain_mixing.FIGURES` and a curve:
 - `curve`: Langevin step, mean energy, Frechet distance and share of pixels
   outside [-1, 1] at some frames. The distance is biased upwards because the
   chains are few. It can be compared along the curve.
+- `sampling_steps`, `best_steps`: Length of the chains of sampling, and the step
+  of the smallest distance of the curve.
 - `temperatures`: What `temperatures.measure` finds, if
   `config.chains.temperatures` asks for it.
 
@@ -28,11 +30,12 @@ nearest first.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import tqdm
 
@@ -96,6 +99,12 @@ class _Run(NamedTuple):
   trained: int
 
 
+def length(config: ml_collections.ConfigDict) -> int:
+  """Returns the number of Langevin steps of the long chains of a config."""
+  trained = config.chains.multiple * config.langevin.num_steps
+  return max(trained, config.evaluate.num_steps)
+
+
 def measure(
   restored: sample.Restored,
   reference_images: np.ndarray,
@@ -122,24 +131,29 @@ def measure(
     ConfigError: If the config asks for no chains.
   """
   _check(restored.config.chains)
-  run, length = _run(restored), restored.config.langevin.num_steps
+  run, config = _run(restored), restored.config
+  trained = config.langevin.num_steps
   data_energy = _data_energy(restored, reference_images)
   curve = _curve(run, distance)
   mixing = chain_mixing.mixing(run.energies[len(run.steps) // 2 :].T)
   result = {
-    "num_chains": restored.config.chains.num_chains,
+    "num_chains": config.chains.num_chains,
     "num_steps": int(run.steps[-1]),
-    "training_steps": length,
+    "training_steps": trained,
+    "sampling_steps": config.evaluate.num_steps,
+    "best_steps": _best_steps(curve),
     **mixing._asdict(),
     "energy_gap": _plain(data_energy - run.energies[run.trained].mean()),
     "drift_norm_y": _plain(run.drift_norms[0]),
     "drift_norm_z": _plain(run.drift_norms[1]),
     "curve": curve,
   }
-  if restored.config.chains.temperatures:
+  if config.chains.temperatures:
     result["temperatures"] = temperatures.measure(restored, data_energy)
   pictures = {
-    "chains": plots.chains(run.steps, run.energies, data_energy, length, curve),
+    "chains": plots.chains(
+      run.steps, run.energies, data_energy, trained, curve
+    ),
     "long_run": film_strip.tile(run.images[:, :_ROWS]),
     "nearest": _neighbours(run, reference_images),
   }
@@ -185,33 +199,45 @@ def _curve(
   return curve
 
 
+def _best_steps(curve: list[dict[str, Any]]) -> int | None:
+  """Returns the step of the smallest distance; None if there is none."""
+  known = [x for x in curve if x["frechet_distance"] is not None]
+  if not known:
+    return None
+  return min(known, key=lambda point: point["frechet_distance"])["step"]
+
+
 def frame_steps(num_steps: int) -> np.ndarray:
   """Returns the Langevin steps of frames, evenly spaced up to the last one."""
   every = -(-num_steps // _ENERGY_FRAMES)
   return np.append(np.arange(0, num_steps, every), num_steps)
 
 
-def image_frames(num_frames: int, trained: int) -> np.ndarray:
+def image_frames(num_frames: int, wanted: Sequence[int]) -> np.ndarray:
   """Returns the frames whose images are kept, about 9 with log spacing.
 
   Args:
     num_frames: Number of frames, 2 or more.
-    trained: Index of a frame after the first. It replaces the chosen frame that
-      is nearest to it.
+    wanted: Indices of frames after the first. Each replaces the chosen frame
+      that is nearest to it.
   """
   marks = np.geomspace(1, num_frames - 1, _IMAGE_FRAMES - 1).round().astype(int)
-  marks[np.abs(np.log(marks / trained)).argmin()] = trained
-  return np.unique([0, *marks, num_frames - 1])
+  for index in wanted:
+    marks[np.abs(np.log(marks / index)).argmin()] = index
+  return np.unique([0, *marks, *wanted, num_frames - 1])
 
 
 def _run(restored: sample.Restored) -> _Run:
   """Runs the chains in batches of `config.sample.batch_size`."""
   config, devices = restored.config, restored.mesh.size
   num_chains = config.chains.num_chains
-  steps = frame_steps(config.chains.multiple * config.langevin.num_steps)
-  # The first frame is the start, and a training chain takes at least one step.
-  trained = 1 + int(np.abs(steps[1:] - config.langevin.num_steps).argmin())
-  marks = image_frames(len(steps), trained)
+  steps = frame_steps(length(config))
+  # The first frame is the start, and a chain takes at least one step.
+  trained, sampled = (
+    1 + int(np.abs(steps[1:] - num).argmin())
+    for num in (config.langevin.num_steps, config.evaluate.num_steps)
+  )
+  marks = image_frames(len(steps), (trained, sampled))
   size = -(-min(num_chains, config.sample.batch_size) // devices) * devices
   starts = range(0, num_chains, size)
   compiled = _compile(restored)

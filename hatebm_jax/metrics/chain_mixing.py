@@ -11,6 +11,8 @@ FIGURES = (
   Figure("num_chains", "number of chains"),
   Figure("num_steps", "Langevin steps of each chain"),
   Figure("training_steps", "Langevin steps in training"),
+  Figure("sampling_steps", "Langevin steps of samples"),
+  Figure("best_steps", "Langevin step of the smallest distance"),
   Figure("ess", "effective sample size of the energy, second half"),
   Figure("r_hat", "R-hat of the energy, second half; 1 at best"),
   Figure("stuck", "chains that do not move"),

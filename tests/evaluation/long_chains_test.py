@@ -27,6 +27,8 @@ FIGURES = {
   "num_chains",
   "num_steps",
   "training_steps",
+  "sampling_steps",
+  "best_steps",
   "ess",
   "r_hat",
   "stuck",
@@ -239,6 +241,59 @@ def test_pmap_runs_the_same_chains(expected):
   assert_close(found, expected[0])
 
 
+def test_chains_are_at_least_as_long_as_those_of_sampling():
+  config = tiny.config(langevin__num_steps=3, chains__multiple=2)
+  config.evaluate.num_steps = 7
+  assert long_chains.length(config) == 7
+  config.chains.multiple = 3
+  assert long_chains.length(config) == 9
+
+
+def chain_lines(distance, **overrides):
+  """Returns the figures of chains, and what is printed of them."""
+  result, _ = long_chains.measure(analytic(**overrides), REFERENCES, distance)
+  figures = {"sets": {}, "protocol": {}, "chains": result}
+  return result, console.table(figures).splitlines()[1:]
+
+
+def test_too_many_steps_of_sampling_are_named():
+  """Chains that brighten are best at their start, if bright means far."""
+  growing = iter([8.0, 5.0, 4.0, 4.1, 4.2, 4.3, 4.5, 9.0])
+  result, lines = chain_lines(
+    lambda _: next(growing), chains__multiple=5, evaluate__num_steps=10
+  )
+  steps = [point["step"] for point in result["curve"]]
+  assert steps == [0, 1, 2, 3, 4, 5, 7, 10]
+  assert (result["sampling_steps"], result["best_steps"]) == (10, 2)
+  assert lines[-2:] == [
+    "Distance of these 8 chains: 9 after the 10 steps of "
+    "config.evaluate.num_steps, 4 after 2, where it is smallest.",
+    "warning: config.evaluate.num_steps=10 is too long for this run. Measure "
+    "it with --config.evaluate.num_steps=2 too.",
+  ]
+
+
+@pytest.mark.parametrize(
+  "distances",
+  [
+    [8.0, 5.0, 4.0, 4.1, 4.2, 4.3, 4.5, 4.3],  # within the noise
+    [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0],  # longer is better
+  ],
+)
+def test_steps_that_suit_get_no_warning(distances):
+  found = iter(distances)
+  _, lines = chain_lines(
+    lambda _: next(found), chains__multiple=5, evaluate__num_steps=10
+  )
+  assert lines[-1].startswith("Distance of these 8 chains: ")
+
+
+def test_chains_without_distances_say_nothing_of_their_length():
+  result, lines = chain_lines(None)
+  assert result["best_steps"] is None
+  assert not any("Distance" in line for line in lines)
+
+
 def test_a_long_chain_forgets_its_start_and_mixes():
   """Its law is known: y' = (1 - a) y + eps n if H = |y|^2 / 2 and G(z) = 0."""
   eps, num_chains = 0.8, 64
@@ -336,18 +391,20 @@ def test_steps_of_frames(num_steps, expected):
 
 
 @pytest.mark.parametrize(
-  "num_frames, trained, expected",
+  "num_frames, wanted, expected",
   [
-    (2, 1, [0, 1]),
-    (201, 200, [0, 1, 2, 5, 10, 21, 44, 94, 200]),
-    (201, 20, [0, 1, 2, 5, 10, 20, 44, 94, 200]),
-    (201, 2, [0, 1, 2, 5, 10, 21, 44, 94, 200]),
-    (201, 1, [0, 1, 2, 5, 10, 21, 44, 94, 200]),
-    (5, 2, [0, 1, 2, 3, 4]),
+    (2, [1, 1], [0, 1]),
+    (201, [200], [0, 1, 2, 5, 10, 21, 44, 94, 200]),
+    (201, [20], [0, 1, 2, 5, 10, 20, 44, 94, 200]),
+    (201, [2], [0, 1, 2, 5, 10, 21, 44, 94, 200]),
+    (201, [1], [0, 1, 2, 5, 10, 21, 44, 94, 200]),
+    (201, [20, 125], [0, 1, 2, 5, 10, 20, 44, 125, 200]),
+    (201, [20, 22], [0, 1, 2, 5, 10, 20, 22, 44, 94, 200]),
+    (5, [2, 4], [0, 1, 2, 3, 4]),
   ],
 )
-def test_frames_of_images(num_frames, trained, expected):
-  found = long_chains.image_frames(num_frames, trained)
+def test_frames_of_images(num_frames, wanted, expected):
+  found = long_chains.image_frames(num_frames, wanted)
   np.testing.assert_array_equal(found, expected)
 
 
