@@ -224,8 +224,8 @@ _GROUPS = {
     "multiple": Field(
       1,
       rules.MILLION,
-      "A chain is this many times as long as the chains of training. 10 or "
-      "100 make long runs.",
+      "A chain is this many times as long as the chains of training, and at "
+      "least evaluate.num_steps long. 10 or 100 make long runs.",
     ),
     "temperatures": Field(
       (),
