@@ -57,13 +57,14 @@ _TOPOLOGY = flags.DEFINE_string(
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
-  "This is HOST:PORT of process 0. Only several hosts that are not a TPU pod "
-  "need it.",
+  "This is HOST:PORT of process 0. The processes of a TPU pod, of Slurm and of "
+  "Open MPI find it without the flag.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
   "num_processes",
   None,
-  "This is the number of processes. It goes with --coordinator.",
+  "This is the number of processes. It goes with --coordinator. "
+  "--num_processes=1 alone starts one process for itself, even under Slurm.",
 )
 _PROCESS_ID = flags.DEFINE_integer(
   "process_id",

@@ -23,6 +23,7 @@ _PACKAGES = {
   "absl": "absl-py",
   "orbax": "orbax-checkpoint",
   "sklearn": "scikit-learn",
+  "yaml": "pyyaml",
 }
 
 

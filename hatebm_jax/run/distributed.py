@@ -19,6 +19,13 @@ from hatebm_jax import errors
 
 _FAREWELL_SECONDS = 10.0
 _START_SECONDS = 300  # The time that JAX waits for the other processes.
+# The variables in which launchers say how many processes they have started.
+# Slurm sets its variable in steps alone. A batch script or a shell of salloc
+# has none, or 1, even if the job may start several tasks.
+_LAUNCHERS = {
+  "OMPI_COMM_WORLD_SIZE": "Open MPI",
+  "SLURM_STEP_NUM_TASKS": "Slurm",
+}
 
 
 class ProcessError(errors.UserError):
@@ -32,18 +39,24 @@ def start(
 
   Args:
     coordinator: Address `HOST:PORT` of process 0; the other two arguments must
-      then be given too. None asks the environment on a TPU; elsewhere there is
-      one process.
-    num_processes: Number of processes of the run.
+      then be given too. None asks the environment: Open MPI, Slurm and TPUs are
+      recognised, and elsewhere there is one process.
+    num_processes: Number of processes of the run. 1 without the other arguments
+      leaves this process alone, whatever the environment says.
     process_id: Number of this process, from 0.
 
   Raises:
     ProcessError: If the arguments do not fit together, or the processes do not
       find each other.
   """
+  if num_processes == 1 and not coordinator and process_id is None:
+    return
   _check(coordinator, num_processes, process_id)
   if coordinator:
-    _join(coordinator, num_processes, process_id)
+    place = f"--coordinator={coordinator}"
+    _join(coordinator, num_processes, process_id, place)
+  elif launcher := _find_launcher():
+    _join_launched(launcher)
   elif _has_tpu():
     _start_on_tpu()
 
@@ -62,8 +75,9 @@ def _check(
     return
   if missing:
     raise ProcessError(
-      f"expected {', '.join(given)} together, or none of them; "
-      f"{', '.join(missing)} is missing. Add it, or leave the others out."
+      f"expected {', '.join(given)} together, or none of them, or "
+      f"--num_processes=1 alone; {', '.join(missing)} is missing. Add it, or "
+      "leave the others out."
     )
   host, _, port = coordinator.rpartition(":")
   if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -84,19 +98,79 @@ def _check(
     )
 
 
-def _join(coordinator: str, num_processes: int, process_id: int) -> None:
-  """Joins the other processes, or raises a ProcessError."""
+def _find_launcher() -> str | None:
+  """Returns what started this process with others, or None if it is alone."""
+  for variable, name in _LAUNCHERS.items():
+    if variable in os.environ:
+      return name if os.environ[variable] != "1" else None
+  return None
+
+
+def _join_launched(launcher: str) -> None:
+  """Joins the processes that a launcher has started beside this one.
+
+  Args:
+    launcher: Name of the launcher.
+
+  Raises:
+    ProcessError: If JAX does not find process 0, or the processes do not find
+      each other.
+  """
+  # jax.distributed.initialize() finds the same, but it does not say the
+  # address, and ends in a crash where `_join` has an error of one line.
+  from jax._src import clusters
+
+  try:
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+      *(None, None, None, None, None), _START_SECONDS
+    )
+  except (KeyError, RuntimeError, ValueError) as error:
+    raise _not_found(launcher, first_line(error)) from error
+  coordinator, num_processes, process_id, _ = found
+  if coordinator is None:
+    raise _not_found(launcher, "it does not know this version")
+  print(
+    f"Process {process_id} of {num_processes}, found through {launcher}.",
+    flush=True,
+  )
+  place = f"{coordinator}, the address found through {launcher}"
+  _join(coordinator, num_processes, process_id, place)
+
+
+def _not_found(launcher: str, reason: str) -> ProcessError:
+  """Returns the error about a launcher that JAX cannot read."""
+  return ProcessError(
+    f"{launcher} has started several processes, but JAX cannot find process 0 "
+    f"({reason}). Give --coordinator, --num_processes and --process_id, or "
+    "--num_processes=1 alone if each process is a run of its own."
+  )
+
+
+def _join(
+  coordinator: str, num_processes: int, process_id: int, place: str
+) -> None:
+  """Joins the other processes.
+
+  Args:
+    coordinator: Address `HOST:PORT` of process 0.
+    num_processes: Number of processes of the run.
+    process_id: Number of this process, from 0.
+    place: What an error calls the address.
+
+  Raises:
+    ProcessError: If the processes do not find each other.
+  """
   # JAX ends the process by an abort if it cannot listen or connect.
   host, _, port = coordinator.rpartition(":")
   if process_id == 0:
-    _check_port(coordinator, int(port))
+    _check_port(place, int(port))
     print(
       f"Waiting at most {_START_SECONDS} s for {num_processes - 1} other "
       f"process(es) to join at {coordinator}.",
       flush=True,
     )
   else:
-    _wait_for(coordinator, host.strip("[]"), int(port))
+    _wait_for(place, host.strip("[]"), int(port))
   try:
     jax.distributed.initialize(
       coordinator,
@@ -107,12 +181,12 @@ def _join(coordinator: str, num_processes: int, process_id: int) -> None:
   except (RuntimeError, ValueError) as error:
     raise ProcessError(
       f"process {process_id} of {num_processes} could not join the others at "
-      f"--coordinator={coordinator} ({first_line(error)}). Check that every "
-      "process has the same --num_processes and another --process_id."
+      f"{place} ({first_line(error)}). Check that every process has the same "
+      "number of processes and another number of its own."
     ) from error
 
 
-def _check_port(coordinator: str, port: int) -> None:
+def _check_port(place: str, port: int) -> None:
   """Raises a ProcessError if another program listens at the port."""
   with socket.socket() as listener:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,12 +194,14 @@ def _check_port(coordinator: str, port: int) -> None:
       listener.bind(("", port))
     except OSError as error:
       raise ProcessError(
-        f"--coordinator={coordinator}: this process cannot listen at port "
-        f"{port} ({first_line(error)}). Give all processes another port."
+        f"{place}: this process cannot listen at port {port} "
+        f"({first_line(error)}). Give all processes another port, by "
+        "--coordinator or, under a launcher, by the environment variable "
+        "JAX_COORDINATOR_PORT."
       ) from error
 
 
-def _wait_for(coordinator: str, host: str, port: int) -> None:
+def _wait_for(place: str, host: str, port: int) -> None:
   """Waits until process 0 listens, or raises a ProcessError."""
   deadline = time.monotonic() + _START_SECONDS
   while True:
@@ -135,9 +211,9 @@ def _wait_for(coordinator: str, host: str, port: int) -> None:
     except OSError as error:
       if time.monotonic() > deadline:
         raise ProcessError(
-          f"process 0 did not answer at --coordinator={coordinator} for "
-          f"{_START_SECONDS} s ({first_line(error)}). Check that it runs on "
-          "that host, and that the port is open to this one."
+          f"process 0 did not answer at {place} for {_START_SECONDS} s "
+          f"({first_line(error)}). Check that it runs on that host, and that "
+          "the port is open to this one."
         ) from error
     time.sleep(0.2)
 

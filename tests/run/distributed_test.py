@@ -1,8 +1,12 @@
-"""Flags of several processes that do not fit together, in one line each."""
+"""How processes find each other; what does not fit together, in one line."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import child
+import jax
 import pytest
 
 from hatebm_jax.run import distributed
@@ -61,3 +65,112 @@ def test_a_coordinator_that_does_not_answer_is_named(monkeypatch, host):
   with pytest.raises(distributed.ProcessError, match="did not answer at") as e:
     distributed.start(address, 2, 1)
   assert address in str(e.value)
+
+
+def slurm_step(process_id, job=77, **changed):
+  """Returns the variables of one of two tasks that srun has started."""
+  return {
+    "SLURM_JOB_ID": str(job),
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": str(process_id),
+    "SLURM_LOCALID": str(process_id),
+    **changed,
+  }
+
+
+def free_job():
+  """Returns the number of a Slurm job for which JAX takes a free port."""
+  for job in range(os.getpid(), os.getpid() + 100):
+    with socket.socket() as listener:
+      try:
+        listener.bind(("", 61440 + job % 4096))
+        return job
+      except OSError:
+        continue
+  raise AssertionError("no free port")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+  """Sets variables, in place of those of a launcher of the tests."""
+  for name in list(os.environ):
+    if name.startswith(("SLURM_", "OMPI_")):
+      monkeypatch.delenv(name)
+
+  def put(variables):
+    for name, value in variables.items():
+      monkeypatch.setenv(name, value)
+
+  return put
+
+
+def test_the_tasks_of_a_step_of_slurm_find_each_other():
+  code = """
+import jax
+from hatebm_jax.run import distributed
+distributed.start(None, None, None)
+print("This is", jax.process_index(), "of", jax.process_count())
+"""
+  job = free_job()
+  tasks = [
+    subprocess.Popen(
+      [sys.executable, "-c", code],
+      env={**os.environ, "PYTHONPATH": str(child.ROOT), **slurm_step(i, job)},
+      text=True,
+      **child.STDERR_TOO,
+    )
+    for i in range(2)
+  ]
+  for i, task in enumerate(tasks):
+    output = child.finish(task)
+    assert f"Process {i} of 2, found through Slurm." in output
+    assert f"This is {i} of 2" in output
+
+
+@pytest.mark.parametrize(
+  "variables, num_processes",
+  [
+    pytest.param(
+      {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
+      None,
+      id="batch script",
+    ),
+    pytest.param(
+      slurm_step(0, SLURM_STEP_NUM_TASKS="1", SLURM_NTASKS="4"),
+      None,
+      id="shell of salloc",
+    ),
+    pytest.param(
+      slurm_step(0, OMPI_COMM_WORLD_SIZE="1"), None, id="mpirun -n 1"
+    ),
+    pytest.param(slurm_step(1), 1, id="--num_processes=1"),
+  ],
+)
+def test_a_process_that_is_alone_joins_nobody(
+  environment, variables, num_processes
+):
+  environment(variables)
+  distributed.start(None, num_processes, None)
+  assert not jax.distributed.is_initialized()
+
+
+def test_open_mpi_that_jax_does_not_know_is_an_error(environment):
+  # Open MPI 5 does not say where process 0 is.
+  environment({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"})
+  with pytest.raises(distributed.ProcessError, match="Open MPI has started"):
+    distributed.start(None, None, None)
+
+
+def test_a_task_whose_first_task_is_silent_names_slurm(
+  environment, monkeypatch
+):
+  monkeypatch.setattr(distributed, "_START_SECONDS", 0.5)
+  job = free_job()
+  environment(slurm_step(1, job))
+  address = f"localhost:{61440 + job % 4096}, the address found through Slurm"
+  with pytest.raises(
+    distributed.ProcessError, match=f"not answer at {address}"
+  ):
+    distributed.start(None, None, None)
