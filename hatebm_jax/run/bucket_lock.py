@@ -3,10 +3,15 @@
 A bucket has no locks that end with their process. A process creates the object
 on the condition that there is none, which the bucket decides in one step. Then
 it writes the object anew every 10 seconds. Another process watches for that
-before it takes the object over, on the condition that it still is the one that
-was watched. It need not watch if the holder was a process of the same host that
-has ended. A holder that finds another one's object ends at once, so that it
-writes nothing into the other one's run.
+before it takes the object over. It need not watch if the holder was a process
+of the same host that has ended. Both writes have the condition that the object
+is still the one that was read, so neither process overwrites what the other one
+has written since. A holder that finds another one's object ends at once, so
+that it writes nothing into the other one's run.
+
+A condition may fail because this process itself has written: the answer to the
+first request was lost, and the request was sent again. So the object is read
+again each time, and its token says whose it is.
 """
 
 import contextlib
@@ -61,38 +66,40 @@ class _Lock:
 
   def take(self) -> None:
     """Takes the object for this process."""
-    while True:
-      try:
-        conditional.create(self._file, self._content())
-        return
-      except FileExistsError:
-        version = self._version_of_the_dead()
-      if version is None:
-        continue  # Its holder has removed it since.
-      with contextlib.suppress(FileExistsError):
-        conditional.replace(self._file, self._content(), version)
-        return
+    while not self._take_once():
+      pass  # Another process has taken it over, or has removed it.
 
-  def _version_of_the_dead(self) -> str | None:
-    """Waits to see whether the holder is alive; None if the object is gone.
+  def _take_once(self) -> bool:
+    """Takes the object if there is none, or if its holder is dead."""
+    try:
+      with contextlib.suppress(FileExistsError):
+        conditional.create(self._file, self._content())
+        return True
+      if not self._is_ours():
+        version = self._version_of_the_dead()
+        conditional.replace(self._file, self._content(), version)
+      return True
+    except (FileExistsError, FileNotFoundError):
+      return False
+
+  def _version_of_the_dead(self) -> str:
+    """Waits to see whether the holder is alive; returns the object's version.
 
     Raises:
+      FileNotFoundError: If the object is gone.
       WorkdirError: If the holder is alive.
     """
-    try:
-      version = conditional.version(self._file)
-      found = owner.read(self._file.read_bytes())
-      if found and owner.has_ended(found):
-        return version
-      owner.say_waiting(self._path, found, self._watch_seconds)
-      deadline = time.monotonic() + self._watch_seconds
-      while time.monotonic() < deadline:
-        time.sleep(self._touch_seconds / 10)
-        if conditional.version(self._file) != version:
-          raise owner.refusal(self._path, owner.read(self._file.read_bytes()))
+    version = conditional.version(self._file)
+    found = owner.read(self._file.read_bytes())
+    if found and owner.has_ended(found):
       return version
-    except FileNotFoundError:
-      return None
+    owner.say_waiting(self._path, found, self._watch_seconds)
+    deadline = time.monotonic() + self._watch_seconds
+    while time.monotonic() < deadline:
+      time.sleep(self._touch_seconds / 10)
+      if conditional.version(self._file) != version:
+        raise owner.refusal(self._path, owner.read(self._file.read_bytes()))
+    return version
 
   def _content(self) -> bytes:
     self._num_touches += 1
@@ -100,7 +107,11 @@ class _Lock:
     return (json.dumps(owner.note() | more) + "\n").encode()
 
   def _is_ours(self) -> bool:
-    """Returns whether the object is the one of this process."""
+    """Returns whether the object is the one of this process.
+
+    Raises:
+      FileNotFoundError: If there is none.
+    """
     with contextlib.suppress(RecursionError, TypeError, ValueError, KeyError):
       return json.loads(self._file.read_bytes())["token"] == self._token
     return False
@@ -114,13 +125,30 @@ class _Lock:
     while not ended.wait(self._touch_seconds):
       # A run must not end here because the server fails for a while.
       with contextlib.suppress(OSError):
+        if not self.touch():
+          self._leave()
+
+  def touch(self) -> bool:
+    """Writes the object anew, or again if it is gone.
+
+    Returns:
+      Whether this process holds the workdir. If not, nothing was written.
+
+    Raises:
+      OSError: If the server fails.
+    """
+    while True:
+      # Another round finds out what has changed since the object was read.
+      with contextlib.suppress(FileExistsError):
         try:
+          version = conditional.version(self._file)
           if not self._is_ours():
-            self._leave()
+            return False
         except FileNotFoundError:
           conditional.create(self._file, self._content())
-          continue
-        self._file.write_bytes(self._content())
+        else:
+          conditional.replace(self._file, self._content(), version)
+        return True
 
   def _leave(self) -> None:
     print(
@@ -134,6 +162,7 @@ class _Lock:
 
   def release(self) -> None:
     """Removes the object if it is still the one of this process."""
-    with contextlib.suppress(FileNotFoundError):
-      if self._is_ours():
-        self._file.unlink()
+    # A touch keeps others off while the object is deleted, which has no
+    # condition.
+    if self.touch():
+      self._file.unlink(missing_ok=True)

@@ -10,7 +10,14 @@ import time
 import child
 import pytest
 
-from hatebm_jax.run import conditional, files, lock, owner, workdir
+from hatebm_jax.run import (
+  bucket_lock,
+  conditional,
+  files,
+  lock,
+  owner,
+  workdir,
+)
 
 HOLD = """
 import sys, time
@@ -118,3 +125,46 @@ def test_a_process_whose_lock_was_taken_ends(bucket_url):
   output = child.finish(process, 1)
   assert "was taken over by another process" in output
   assert holder(path)["token"] == "of another"
+
+
+def test_a_lock_that_was_just_taken_over_is_not_overwritten(
+  bucket_url, monkeypatch
+):
+  path = files.as_path(bucket_url)
+  held, replace = bucket_lock._Lock(path, 10, 75), conditional.replace
+  held.take()
+  assert held.touch() and holder(path)["touches"] == 2
+
+  def replace_late(*arguments):
+    monkeypatch.setattr(conditional, "replace", replace)
+    leave_lock(path, token="of another")
+    replace(*arguments)
+
+  for end in (held.touch, held.release):
+    monkeypatch.setattr(conditional, "replace", replace_late)
+    assert not end()
+    assert holder(path)["token"] == "of another"
+    leave_lock(path, token=held._token)
+
+
+def test_a_lock_whose_answer_was_lost_is_held(bucket_url, monkeypatch):
+  """The request is sent again then, and finds what it has written itself."""
+  path = files.as_path(bucket_url)
+  held = bucket_lock._Lock(path, 10, 75)
+  for name in ("create", "replace"):
+    write = getattr(conditional, name)
+
+    def twice(*arguments, write=write):
+      write(*arguments)
+      write(*arguments)
+
+    monkeypatch.setattr(conditional, name, twice)
+  held.take()
+  ended = subprocess.Popen(["true"])
+  ended.wait()
+  leave_lock(path, process=ended.pid)
+  held.take()
+  monkeypatch.undo()
+  assert held.touch()
+  held.release()
+  assert not (path / "lock.json").exists()
