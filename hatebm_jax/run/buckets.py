@@ -7,7 +7,8 @@ locks. So the rest of `hatebm_jax.run` asks `is_bucket` where it needs one of
 these, and does it in another way.
 
 The requests go through fsspec: `gcsfs` for `gs://`, `s3fs` for `s3://`. Both
-try a failed request again a few times. Then an `OSError` says what failed.
+try a failed request again, for about half a minute. Then an `OSError` says what
+failed.
 """
 
 import contextlib
@@ -26,6 +27,9 @@ from etils import epath
 from hatebm_jax import errors
 
 ANSWER_SECONDS = 8.0
+_CONNECT_SECONDS = 5.0
+# A server that is silent for so long has not got the request, or cannot answer.
+_SILENT_SECONDS = 20.0
 # This object is written last into a checkpoint. Orbax gives it the name.
 MARKER = "commit_success.txt"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://?([^/]*)/*(.*)", re.DOTALL)
@@ -195,13 +199,45 @@ def _filesystem(scheme: str) -> Any:
   # What fails is raised, and needs no log with a traceback besides.
   for name in ("gcsfs", "s3fs", "fsspec"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+  # These defaults also hold for what etils makes.
+  names = ("s3",) if scheme == "s3" else ("gs", "gcs")
+  for name in names:
+    defaults = fsspec.config.conf.setdefault(name, {})
+    for key, value in _options(scheme).items():
+      defaults.setdefault(key, value)
+  store = epath.backend.fsspec_backend.fs(f"{scheme}://")
+  if scheme == "s3":
+    store.retries = 2  # Each of these is all that botocore tries.
+  return store
+
+
+def _options(scheme: str) -> dict[str, Any]:
+  """Returns options of fsspec's file system, and sets those of TensorStore."""
   # fsspec would remember lists of names. Other processes write into a run too,
-  # and so does TensorStore. These defaults also hold for what etils makes.
-  for name in ("gs", "gcs", "s3"):
-    fsspec.config.conf.setdefault(name, {}).setdefault(
-      "use_listings_cache", False
+  # and so does TensorStore.
+  options = {"use_listings_cache": False}
+  if scheme == "s3":
+    return options | {
+      "config_kwargs": {
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": _SILENT_SECONDS,
+        # The pauses are up to 1, 2, 4, 8, 16 and 32 seconds. The mode
+        # `standard` does not repeat what is answered by 429.
+        "retries": {"mode": "legacy", "max_attempts": 6},
+      }
+    }
+  # gcsfs and TensorStore would wait forever for a server that is silent.
+  for name, value in (
+    ("CONNECT_TIMEOUT_SECONDS", _CONNECT_SECONDS),
+    ("LOW_SPEED_TIME_SECONDS", _SILENT_SECONDS),
+    ("LOW_SPEED_LIMIT_BYTES", 1),
+  ):
+    os.environ.setdefault(f"TENSORSTORE_CURL_{name}", f"{value:g}")
+  return options | {
+    "requests_timeout": importlib.import_module("aiohttp").ClientTimeout(
+      sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS
     )
-  return epath.backend.fsspec_backend.fs(f"{scheme}://")
+  }
 
 
 @functools.cache

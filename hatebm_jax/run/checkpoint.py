@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from hatebm_jax.run import checksums, files, mirror, newest_checkpoint, signals
 from hatebm_jax.run.newest_checkpoint import CheckpointError
@@ -81,6 +82,19 @@ def _as_ours(doing: str, advice: str) -> Iterator[None]:
     if code:
       text = os.strerror(int(code[1]))
     raise CheckpointError(f"{doing}: {text}. {advice}") from error
+
+
+def _limit_retries() -> None:
+  """Makes TensorStore give up a request to `gs://` after about half a minute.
+
+  It would try for a quarter of an hour. Orbax has no option for this.
+  """
+  for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+    getattr(tensorstore_utils, name, {})["gcs_request_retries"] = {
+      "max_retries": 6,
+      "initial_delay": "1s",
+      "max_delay": "16s",
+    }
 
 
 def _shapes(tree: Any) -> dict[str, Any]:
@@ -168,6 +182,7 @@ class Checkpoints:
         0: none.
     """
     self.path = files.as_path(workdir) / "checkpoints"
+    _limit_retries()
     self._read_only = read_only
     self._mirror = None
     if mirror.is_needed(self.path):
@@ -366,8 +381,8 @@ class Checkpoints:
     try:
       with _as_ours(
         f"A checkpoint could not be written to {self.path}",
-        "The older ones are unchanged. Make room or mend the disk; then the "
-        "same command resumes the run.",
+        "The older ones are unchanged. Make room, or mend the disk or the "
+        "connection; then the same command resumes the run.",
       ):
         yield
     except CheckpointError:

@@ -5,68 +5,12 @@ import signal
 import time
 
 import bucket_servers
-import chex
 import child
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from bucket_runs import FLAGS, STEPS, assert_same_results, start
 
 from hatebm_jax import release, report
-from hatebm_jax.run import buckets, checkpoint, files, lock, logs, npz, workdir
-
-STEPS = 12
-FLAGS = (
-  f"--config.train.num_steps={STEPS}",
-  "--config.train.log_every=2",
-  "--config.train.image_every=4",
-  "--config.train.checkpoint_every=2",
-  "--config.sample.num_images=8",
-  "--config.chains.num_chains=0",
-)
-
-
-def start(path):
-  return child.start(path, *FLAGS, num_devices=1)
-
-
-def read_state(folder):
-  """Returns the arrays of a checkpoint, whatever devices it was written on."""
-  checkpointer = ocp.PyTreeCheckpointer()
-  tree = checkpointer.metadata(folder).item_metadata.tree
-  as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
-  return checkpointer.restore(folder, restore_args=jax.tree.map(as_numpy, tree))
-
-
-def results(path, folder):
-  """Returns all that a run leaves, but for times.
-
-  Args:
-    path: Path of the workdir.
-    folder: Local folder for a copy of its checkpoint.
-  """
-  path = files.as_path(path)
-  item = path / "checkpoints" / str(STEPS) / "default"
-  for file in files.all_files(item):
-    copy = folder / str(file).removeprefix(f"{item}/")
-    files.write_atomic(copy, file.read_bytes())
-  state = read_state(folder)
-  lines = [
-    {name: x for name, x in line.items() if name not in logs.TIMES}
-    for line in workdir.read_metrics(path)
-  ]
-  images = npz.all_arrays(path / "samples" / f"{STEPS:08d}_raw.npz")
-  return state, lines, images, workdir.read_evaluation(path)["sets"]
-
-
-def assert_same_results(path, other, tmp_path):
-  """Checks that two runs have left the same, to the bit."""
-  found = results(path, tmp_path / "found")
-  expected = results(other, tmp_path / "expected")
-  assert len(jax.tree.leaves(found[0])) > 50
-  chex.assert_trees_all_equal(found[0], expected[0])
-  np.testing.assert_equal(found[1:], expected[1:])
-  return found
+from hatebm_jax.run import buckets, checkpoint, files, lock
 
 
 @pytest.mark.slow
@@ -105,7 +49,9 @@ def test_two_processes_share_a_run(tmp_path):
   with bucket_servers.gs() as url:
     path = files.as_path(f"{url}/run")
     for place in (path, whole):
-      for run in child.start_two(place, *FLAGS):
+      for run in child.start_two(
+        place, *FLAGS, f"--config.train.num_steps={STEPS}"
+      ):
         child.finish(run)
     assert_same_results(path, whole, tmp_path)
 

@@ -1,0 +1,63 @@
+"""A tiny run in a bucket, and what it leaves."""
+
+import chex
+import child
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from hatebm_jax.run import files, logs, npz, workdir
+
+STEPS = 12
+FLAGS = (
+  "--config.train.log_every=2",
+  "--config.train.image_every=4",
+  "--config.train.checkpoint_every=2",
+  "--config.sample.num_images=8",
+  "--config.chains.num_chains=0",
+)
+
+
+def start(path, num_steps=STEPS):
+  steps = f"--config.train.num_steps={num_steps}"
+  return child.start(path, *FLAGS, steps, num_devices=1)
+
+
+def read_state(folder):
+  """Returns the arrays of a checkpoint, whatever devices it was written on."""
+  checkpointer = ocp.PyTreeCheckpointer()
+  tree = checkpointer.metadata(folder).item_metadata.tree
+  as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+  return checkpointer.restore(folder, restore_args=jax.tree.map(as_numpy, tree))
+
+
+def results(path, folder, num_steps=STEPS):
+  """Returns all that a run leaves, but for times.
+
+  Args:
+    path: Path of the workdir.
+    folder: Local folder for a copy of its checkpoint.
+    num_steps: Number of its training steps.
+  """
+  path = files.as_path(path)
+  item = path / "checkpoints" / str(num_steps) / "default"
+  for file in files.all_files(item):
+    copy = folder / str(file).removeprefix(f"{item}/")
+    files.write_atomic(copy, file.read_bytes())
+  state = read_state(folder)
+  lines = [
+    {name: x for name, x in line.items() if name not in logs.TIMES}
+    for line in workdir.read_metrics(path)
+  ]
+  images = npz.all_arrays(path / "samples" / f"{num_steps:08d}_raw.npz")
+  return state, lines, images, workdir.read_evaluation(path)["sets"]
+
+
+def assert_same_results(path, other, tmp_path, num_steps=STEPS):
+  """Checks that two runs have left the same, to the bit."""
+  found = results(path, tmp_path / "found", num_steps)
+  expected = results(other, tmp_path / "expected", num_steps)
+  assert len(jax.tree.leaves(found[0])) > 50
+  chex.assert_trees_all_equal(found[0], expected[0])
+  np.testing.assert_equal(found[1:], expected[1:])
+  return found
