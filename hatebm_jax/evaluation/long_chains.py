@@ -132,14 +132,28 @@ def measure(
   """
   _check(restored.config.chains)
   run, config = _run(restored), restored.config
-  trained = config.langevin.num_steps
   data_energy = _data_energy(restored, reference_images)
   curve = _curve(run, distance)
+  result = _figures(config, run, data_energy, curve)
+  if config.chains.temperatures:
+    result["temperatures"] = temperatures.measure(restored, data_energy)
+  pictures = {
+    "chains": plots.chains(
+      run.steps, run.energies, data_energy, config.langevin.num_steps, curve
+    ),
+    "long_run": film_strip.tile(run.images[:, :_ROWS]),
+    "nearest": _neighbours(run, reference_images),
+  }
+  return result, pictures
+
+
+def _figures(config, run, data_energy, curve) -> dict[str, Any]:
+  """Returns the group `chains` of evaluation.json, but for temperatures."""
   mixing = chain_mixing.mixing(run.energies[len(run.steps) // 2 :].T)
-  result = {
+  return {
     "num_chains": config.chains.num_chains,
     "num_steps": int(run.steps[-1]),
-    "training_steps": trained,
+    "training_steps": config.langevin.num_steps,
     "sampling_steps": config.evaluate.num_steps,
     "best_steps": _best_steps(curve),
     **mixing._asdict(),
@@ -148,16 +162,6 @@ def measure(
     "drift_norm_z": _plain(run.drift_norms[1]),
     "curve": curve,
   }
-  if config.chains.temperatures:
-    result["temperatures"] = temperatures.measure(restored, data_energy)
-  pictures = {
-    "chains": plots.chains(
-      run.steps, run.energies, data_energy, trained, curve
-    ),
-    "long_run": film_strip.tile(run.images[:, :_ROWS]),
-    "nearest": _neighbours(run, reference_images),
-  }
-  return result, pictures
 
 
 def _check(chains: Any) -> None:
