@@ -55,8 +55,8 @@ def start(
   if coordinator:
     place = f"--coordinator={coordinator}"
     _join(coordinator, num_processes, process_id, place)
-  elif launcher := _find_launcher():
-    _join_launched(launcher)
+  elif variable := _find_launcher():
+    _join_launched(variable)
   elif _has_tpu():
     _start_on_tpu()
 
@@ -99,18 +99,18 @@ def _check(
 
 
 def _find_launcher() -> str | None:
-  """Returns what started this process with others, or None if it is alone."""
-  for variable, name in _LAUNCHERS.items():
+  """Returns the variable of a launcher, or None if this process is alone."""
+  for variable in _LAUNCHERS:
     if variable in os.environ:
-      return name if os.environ[variable] != "1" else None
+      return variable if os.environ[variable] != "1" else None
   return None
 
 
-def _join_launched(launcher: str) -> None:
+def _join_launched(variable: str) -> None:
   """Joins the processes that a launcher has started beside this one.
 
   Args:
-    launcher: Name of the launcher.
+    variable: Variable in which the launcher says the number of processes.
 
   Raises:
     ProcessError: If JAX does not find process 0, or the processes do not find
@@ -120,6 +120,7 @@ def _join_launched(launcher: str) -> None:
   # address, and ends in a crash where `_join` has an error of one line.
   from jax._src import clusters
 
+  launcher = _LAUNCHERS[variable]
   try:
     found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
       *(None, None, None, None, None), _START_SECONDS
@@ -129,6 +130,13 @@ def _join_launched(launcher: str) -> None:
   coordinator, num_processes, process_id, _ = found
   if coordinator is None:
     raise _not_found(launcher, "it does not know this version")
+  if str(num_processes) != os.environ[variable]:
+    # Open MPI 5 in a job of Slurm looks like the step that starts its daemons.
+    raise _not_found(
+      launcher,
+      f"it finds {num_processes} processes, but {variable} is "
+      f"{os.environ[variable]}",
+    )
   print(
     f"Process {process_id} of {num_processes}, found through {launcher}.",
     flush=True,

@@ -156,9 +156,13 @@ def test_a_process_that_is_alone_joins_nobody(
   assert not jax.distributed.is_initialized()
 
 
-def test_open_mpi_that_jax_does_not_know_is_an_error(environment):
-  # Open MPI 5 does not say where process 0 is.
-  environment({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"})
+@pytest.mark.parametrize("step", [{}, slurm_step(0, SLURM_NTASKS="1")])
+def test_open_mpi_that_jax_does_not_know_is_an_error(environment, step):
+  # Open MPI 5 does not say where process 0 is. In a job of Slurm, its daemons
+  # are a step.
+  environment(
+    {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0", **step}
+  )
   with pytest.raises(distributed.ProcessError, match="Open MPI has started"):
     distributed.start(None, None, None)
 
