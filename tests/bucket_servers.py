@@ -113,15 +113,32 @@ def s3():
     yield f"s3://{BUCKET}"
 
 
+@contextlib.contextmanager
 def s3_at(url):
-  """Sends all requests for s3:// to the server at a URL, as a context."""
+  """Sends all requests for s3:// to the server at a URL, until the end."""
   pytest.importorskip("s3fs", reason="needs the extra [s3]")
-  return environment(
+  with environment(
     AWS_ACCESS_KEY_ID="key",
     AWS_SECRET_ACCESS_KEY="secret",
     AWS_DEFAULT_REGION="us-east-1",
     AWS_ENDPOINT_URL=url,
-  )
+  ):
+    _forget_s3()
+    yield
+  _forget_s3()
+
+
+def _forget_s3():
+  """Makes the next request for s3:// ask the environment for the server."""
+  import s3fs
+  from etils.epath import backend
+
+  from hatebm_jax.run import buckets
+
+  s3fs.S3FileSystem.clear_instance_cache()
+  backend.fsspec_backend._get_filesystem.cache_clear()
+  buckets._filesystem.cache_clear()
+  buckets._check_answers.cache_clear()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ metrics.jsonl.00000003. The newest part is written anew with each line. Reading
 joins the file and its parts, and `replace` makes one file of them.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 from etils import epath
@@ -57,9 +58,12 @@ def read(file: epath.Path) -> list[bytes]:
   Args:
     file: Path of the file.
   """
-  found = [file] if file.exists() else []
-  content = b"".join(x.read_bytes() for x in (*found, *_parts(file)))
-  return content.splitlines()
+  while True:
+    found = [file] if file.exists() else []
+    # A run that joins the parts removes them, perhaps at this moment.
+    with contextlib.suppress(FileNotFoundError):
+      content = b"".join(x.read_bytes() for x in (*found, *_parts(file)))
+      return content.splitlines()
 
 
 def replace(file: epath.Path, text: str) -> None:
