@@ -21,6 +21,7 @@ from hatebm_jax.run import (
   device_errors,
   distributed,
   files,
+  signals,
   weights,
 )
 
@@ -98,6 +99,7 @@ def main(argv: list[str]) -> int:
   try:
     if _MODE.value == "check":
       return _check(config, path)
+    signals.end_at_sigterm(distributed.leave_now)
     device_errors.check_devices()
     with device_errors.explained():
       return _run(_MODE.value, config, path, out)

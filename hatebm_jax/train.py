@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
@@ -66,6 +65,7 @@ class _Setting:
   source: data.Source
   saved: checkpoint.Checkpoints
   test_fn: Callable[[Any], float] | None
+  received: list[signal.Signals]  # what has asked this process to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,8 @@ def train(
     hat: Hat of the user's own; None: the hat of the config.
 
   Returns:
-    The signal (SIGTERM or SIGINT) that stopped the run; None if it is complete.
-    A stopped run has a checkpoint, from which the same command resumes it.
+    The signal (SIGTERM or SIGINT) that stopped the run; None if none came.
+    The newest checkpoint has all its steps, and the same command resumes it.
 
   Raises:
     ConfigError: If a field of the config cannot be used.
@@ -109,12 +109,10 @@ def train(
   config_lib.check(config)
   weights.refuse_training(path)
   mesh = sharding.make_mesh()
-  data.check_batch(config.train.batch_size, mesh.size)
-  data.check_workdir(config.data.source, path)
-  feed.check_dispatch(config.train)
-  profile.check(config.train)
+  _check_together(config, path, mesh)
   objective = objectives.make(config, mesh, generator, hat)
-  with _hold(path):
+  received: list[signal.Signals] = []
+  with _hold(path), signals.catch(received, signal.SIGTERM):
     # A wrong source must neither claim the workdir nor wait for data.
     frozen = () if checkpoint.steps(path) else objective.load_frozen()
     source = data.open_source(config.data, "train")
@@ -124,8 +122,27 @@ def train(
       jax.config.update("jax_compilation_cache_dir", str(path / "xla_cache"))
     kept = config.train.keep_checkpoints, False, config.train.keep_every
     with checkpoint.Checkpoints(path, *kept) as saved:
-      setting = _Setting(config, path, mesh, objective, source, saved, test_fn)
-      return _train_until_done(setting, frozen)
+      setting = _Setting(
+        config, path, mesh, objective, source, saved, test_fn, received
+      )
+      _train_until_done(setting, frozen)
+    return _stopped_by(received)  # It may have come during the last save.
+
+
+def _check_together(
+  config: ml_collections.ConfigDict, path: epath.Path, mesh: Mesh
+) -> None:
+  """Checks fields that must fit together, or fit the workdir or the devices."""
+  data.check_batch(config.train.batch_size, mesh.size)
+  data.check_workdir(config.data.source, path)
+  feed.check_dispatch(config.train)
+  profile.check(config.train)
+
+
+def _stopped_by(received: list[signal.Signals]) -> signal.Signals | None:
+  """Returns what stops the run; on all processes if one has got a signal."""
+  (stopped,) = sharding.any_process(bool(received))
+  return (received or [signal.SIGTERM])[0] if stopped else None
 
 
 @contextlib.contextmanager
@@ -148,7 +165,7 @@ def _hold(path: epath.Path) -> Iterator[None]:
 
 def _train_until_done(
   setting: _Setting, frozen: tuple[Any, ...] | None
-) -> signal.Signals | None:
+) -> None:
   """Trains until the end or a signal, and goes back where that is asked for."""
   while True:
     try:
@@ -158,9 +175,7 @@ def _train_until_done(
     frozen = None
 
 
-def _train(
-  setting: _Setting, frozen: tuple[Any, ...] | None
-) -> signal.Signals | None:
+def _train(setting: _Setting, frozen: tuple[Any, ...] | None) -> None:
   """Trains from the newest checkpoint on, until the end or a divergence."""
   config, path = setting.config, setting.path
   writes = jax.process_index() == 0
@@ -181,7 +196,7 @@ def _train(
   )
   if writes:
     workdir.resume(path, config, first_step)
-    _describe(state)
+    learner.describe(state)
   with contextlib.ExitStack() as stack:
     log = logs.RunLog(path, first_step, writes, note)
     stack.enter_context(contextlib.closing(log))
@@ -202,7 +217,7 @@ def _train(
       jax.process_count(),
     )
     stack.enter_context(contextlib.closing(batches))
-    return _loop(run, state, first_step, batches)
+    _loop(run, state, first_step, batches)
 
 
 def _note(run: _Run) -> dict[str, Any]:
@@ -238,31 +253,19 @@ def _announce(setting: _Setting, first_step: int) -> None:
   )
 
 
-def _describe(state: Any) -> None:
-  """Prints the parameters that are trained."""
-  for name, part in state._asdict().items():
-    if isinstance(part, learner.Learner):
-      overview = parameter_overview.get_parameter_overview(
-        _by_name(part.params), include_stats=False
-      )
-      print(f"Parameters of the {name}:\n{overview}", flush=True)
-
-
-def _by_name(params: Any) -> dict[str, jax.Array]:
-  """Returns the arrays of any pytree by the names of their paths."""
-  name = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
-  return {name(keys): x for keys, x in jax.tree.leaves_with_path(params)}
-
-
 def _loop(
   run: _Run, state: Any, first_step: int, batches: Iterator[np.ndarray]
-) -> signal.Signals | None:
-  """Takes the steps that are left; returns the signal that stopped them."""
+) -> None:
+  """Takes the steps that are left, until the end or a signal."""
+  if _stopped_by(run.received):
+    print("Stopped before the next training step.", flush=True)
+    return
   options = run.config.train
   step_fn = compile_lib.compile_steps(run.objective, state)
   profiled = profile.Profile(run.path, options, first_step)
   saved_at = time.monotonic()
-  with signals.catch() as received, contextlib.closing(profiled):
+  catching = signals.catch(run.received, signal.SIGINT)
+  with catching, contextlib.closing(profiled):
     for steps, images, wait in feed.dispatches(
       options, first_step, batches, run.mesh
     ):
@@ -273,7 +276,7 @@ def _loop(
       run.log.add(steps, metrics, wait)
       _report(run, step, state, shown)
       stop, overdue = sharding.any_process(
-        bool(received),
+        bool(run.received),
         time.monotonic() - saved_at > 60 * options.checkpoint_minutes,
       )
       last = step == options.num_steps
@@ -284,14 +287,13 @@ def _loop(
         _check(run)
         _save(run, step, state)
         saved_at = time.monotonic()
-      if stop and not last:
+      if stop:
         print(
           f"Stopped at training step {step}; its checkpoint is in "
           f"{run.saved.path}. The same command resumes the run.",
           flush=True,
         )
-        return received[0] if received else signal.SIGTERM
-  return None
+        return
 
 
 def _save(run: _Run, step: int, state: Any) -> None:

@@ -6,6 +6,7 @@ service. Start the same command again on every host: the run goes on from its
 newest checkpoint.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -276,6 +277,8 @@ def leave_now(status: int) -> None:
   Args:
     status: Exit status of the process.
   """
-  sys.stdout.flush()
-  sys.stderr.flush()
+  # A signal that comes during a print may not print.
+  with contextlib.suppress(RuntimeError):
+    sys.stdout.flush()
+    sys.stderr.flush()
   os._exit(status)

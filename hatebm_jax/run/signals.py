@@ -3,37 +3,58 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def catch() -> Iterator[list[signal.Signals]]:
-  """Yields a list that SIGTERM and SIGINT fill; a second signal interrupts.
+def catch(
+  received: list[signal.Signals], *numbers: signal.Signals
+) -> Iterator[None]:
+  """Notes signals in a list instead of what they did before.
 
-  Python delivers signals to its main thread. In another thread, as in an agent
-  of a sweep, the list stays empty, and signals do what they did before.
+  Schedulers may send SIGTERM more than once, so only a SIGINT that is not the
+  first signal interrupts. Python delivers signals to its main thread. In
+  another thread, as in an agent of a sweep, the list stays empty, and signals
+  do what they did before.
+
+  Args:
+    received: List that takes the signals.
+    *numbers: Signals that are noted.
 
   Raises:
-    KeyboardInterrupt: At the second signal.
+    KeyboardInterrupt: At a SIGINT after another signal.
   """
   if not _in_main_thread():
-    yield []
+    yield
     return
-  received: list[signal.Signals] = []
 
   def handler(number, _):
-    if received:
+    if received and number == signal.SIGINT:
       raise KeyboardInterrupt
     received.append(signal.Signals(number))
-    print("Stopping after this training step.", flush=True)
+    # A print that the signal has interrupted would refuse this one.
+    with contextlib.suppress(RuntimeError):
+      print("Stopping after this training step.", flush=True)
 
-  numbers = (signal.SIGTERM, signal.SIGINT)
   previous = {number: signal.signal(number, handler) for number in numbers}
   try:
-    yield received
+    yield
   finally:
     for number, old in previous.items():
       signal.signal(number, old)
+
+
+def end_at_sigterm(end: Callable[[int], None]) -> None:
+  """Ends this process with status 143 when SIGTERM comes.
+
+  Without a handler the first process of a container would ignore SIGTERM, and
+  so does a process that has joined others: JAX handles SIGTERM there.
+
+  Args:
+    end: Function of the exit status that ends the process.
+  """
+  if _in_main_thread():
+    signal.signal(signal.SIGTERM, lambda number, _: end(128 + number))
 
 
 @contextlib.contextmanager

@@ -60,9 +60,24 @@ def test_it_acts_at_the_end_and_a_second_one_at_once():
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_second_sigterm_changes_nothing_and_ctrl_c_interrupts():
+  before, received = signal.getsignal(signal.SIGTERM), []
+  with (
+    pytest.raises(KeyboardInterrupt),
+    signals.catch(received, signal.SIGTERM, signal.SIGINT),
+  ):
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGTERM, signal.SIGTERM]
+    signal.raise_signal(signal.SIGINT)
+  assert len(received) == 2
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_thread_may_use_them():
   def run():
-    with signals.hold_back(), signals.catch() as received:
+    received = []
+    with signals.hold_back(), signals.catch(received, signal.SIGTERM):
       found.append(1)
       found.extend(received)
 

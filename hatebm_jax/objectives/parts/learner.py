@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import optax
+from clu import parameter_overview
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -55,6 +56,22 @@ def update(
   params = optax.apply_updates(learner.params, updates)
   average = optim.update_average(learner.average, params, average_decay)
   return Learner(params, average, opt_state)
+
+
+def describe(state: Any) -> None:
+  """Prints the parameters that are trained.
+
+  Args:
+    state: NamedTuple of learners and other trees.
+  """
+  name_of = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
+  for name, part in state._asdict().items():
+    if isinstance(part, Learner):
+      leaves = jax.tree.leaves_with_path(part.params)
+      overview = parameter_overview.get_parameter_overview(
+        {name_of(keys): x for keys, x in leaves}, include_stats=False
+      )
+      print(f"Parameters of the {name}:\n{overview}", flush=True)
 
 
 def params_of(learner: Learner, weights: str) -> optax.Params:
