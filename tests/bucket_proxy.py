@@ -116,7 +116,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       while self.rfile.readline().strip():
         pass
       return b"".join(parts)
-    return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    size = int(self.headers.get("Content-Length", 0))
+    body = self.rfile.read(size)
+    if len(body) < size:
+      raise ConnectionError("the client has gone")
+    return body
 
   def _ask(self, body):
     place = self.proxy.server_url.removeprefix("http://")
