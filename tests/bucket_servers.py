@@ -116,21 +116,20 @@ def s3():
 @contextlib.contextmanager
 def s3_at(url):
   """Sends all requests for s3:// to the server at a URL, until the end."""
-  pytest.importorskip("s3fs", reason="needs the extra [s3]")
+  s3fs = pytest.importorskip("s3fs", reason="needs the extra [s3]")
   with environment(
     AWS_ACCESS_KEY_ID="key",
     AWS_SECRET_ACCESS_KEY="secret",
     AWS_DEFAULT_REGION="us-east-1",
     AWS_ENDPOINT_URL=url,
   ):
-    _forget_s3()
+    _forget(s3fs)
     yield
-  _forget_s3()
+  _forget(s3fs)
 
 
-def _forget_s3():
+def _forget(s3fs):
   """Makes the next request for s3:// ask the environment for the server."""
-  import s3fs
   from etils.epath import backend
 
   from hatebm_jax.run import buckets
