@@ -18,9 +18,9 @@ FLAGS = (
 )
 
 
-def start(path, num_steps=STEPS):
+def start(path, num_steps=STEPS, prefix=()):
   steps = f"--config.train.num_steps={num_steps}"
-  return child.start(path, *FLAGS, steps, num_devices=1)
+  return child.start(path, *FLAGS, steps, num_devices=1, prefix=prefix)
 
 
 def read_state(folder):

@@ -13,6 +13,31 @@ from hatebm_jax import release, report
 from hatebm_jax.run import buckets, checkpoint, files, lock
 
 
+def start_quickly(path):
+  """Starts the run with the compiled programs of the tests before it."""
+  name = "JAX_COMPILATION_CACHE_DIR"
+  return start(path, prefix=("env", f"{name}={os.environ[name]}"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  """Returns the workdir of an uninterrupted run in a folder."""
+  path = tmp_path_factory.mktemp("uninterrupted")
+  child.finish(start_quickly(path))
+  return path
+
+
+def test_a_killed_run_leaves_the_same(bucket_url, uninterrupted, tmp_path):
+  path = files.as_path(bucket_url)
+  run = start_quickly(path)
+  child.wait_for(run, lambda: checkpoint.steps(path))
+  run.kill()
+  child.finish(run, -signal.SIGKILL)
+  assert 0 < max(checkpoint.steps(path)) < STEPS
+  assert "Resuming at step" in child.finish(start_quickly(path))
+  assert_same_results(path, uninterrupted, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
   path = files.as_path(bucket_url)
