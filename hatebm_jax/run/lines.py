@@ -49,21 +49,24 @@ def exists(file: epath.Path) -> bool:
   Args:
     file: Path of the file.
   """
-  return file.exists() or any(_parts(file))
+  return any(_parts(file)) or file.exists()
 
 
 def read(file: epath.Path) -> list[bytes]:
   """Returns all lines of a file and of its parts; none without a file.
 
+  Lines stand twice while a run joins the parts.
+
   Args:
     file: Path of the file.
   """
   while True:
-    found = [file] if file.exists() else []
-    # A run that joins the parts removes them, perhaps at this moment.
+    # A run that joins the parts, perhaps at this moment, removes them after it
+    # has written the file. So the file is read last: then it has their lines.
     with contextlib.suppress(FileNotFoundError):
-      content = b"".join(x.read_bytes() for x in (*found, *_parts(file)))
-      return content.splitlines()
+      parts = [part.read_bytes() for part in _parts(file)]
+      first = file.read_bytes() if file.exists() else b""
+      return b"".join((first, *parts)).splitlines()
 
 
 def replace(file: epath.Path, text: str) -> None:
