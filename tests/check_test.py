@@ -1,8 +1,11 @@
 """What `--mode=check` finds before a run is started."""
 
+import re
+
 import child
 import jax
 import jax.numpy as jnp
+import needs
 import pytest
 import tiny
 from jax.sharding import NamedSharding
@@ -116,6 +119,65 @@ def test_hours_and_images():
   )
   assert hours.startswith("1.0 hours for 7,200 training steps")
   assert images == "200 images a second must be read"
+
+
+# What `aot.report.make` says of a step that does not fit.
+REPORT = {
+  "peak_memory_per_chip": 20 * 2**30,
+  "memory_per_chip": 16 * 2**30,
+  "fits": False,
+  "compiler_estimate": {"seconds_per_step": 0.5},
+}
+
+
+def compiled(config, **changes):
+  """Returns the problems that a report of the compilation makes."""
+  found = check.Findings()
+  check._check_compiled(found, config, REPORT | changes)
+  return found.problems
+
+
+def test_a_step_that_does_not_fit_is_a_problem(capsys):
+  config = tiny.config(train__num_steps=7200)
+  (problem,) = compiled(config)
+  assert "needs 20.00 GiB on each chip, and a chip has 16.00 GiB" in problem
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == "memory      20.00 GiB of 16.00 GiB in a training step"
+  assert lines[1].startswith("time        1.0 hours for 7,200 training steps")
+  assert lines[2] == "time        16 images a second must be read"
+  assert compiled(config, fits=True) == []
+
+
+def check_slice(path, *flags):
+  """Runs the command for a slice of four chips; returns status and output."""
+  # conftest.py sets these for CPUs, and the TPU compiler would obey them too.
+  unset = "-u", "XLA_FLAGS", "-u", "JAX_COMPILATION_CACHE_DIR"
+  process = child.start(
+    path, "--mode=check", "--topology=v5e:2x2", *flags, prefix=("env", *unset)
+  )
+  output, _ = process.communicate()
+  assert "devices     4 x TPU v5 lite, " in output
+  assert "Compiling the training step." in output and not path.exists()
+  return process.returncode, output
+
+
+@needs.libtpu
+def test_a_slice_is_compiled_for(tmp_path):
+  status, output = check_slice(tmp_path / "run")
+  assert status == 0 and "by the compiler's estimate" in output, output
+  used = re.search(
+    r"memory +([\d.]+) MiB of 16.00 GiB in a training step", output
+  )
+  assert 1 < float(used[1]) < 1000
+
+
+@needs.libtpu
+def test_a_bank_that_no_chip_can_hold(tmp_path):
+  # Its latents alone have 16 GiB on each chip.
+  bank = "--config.generator.bank_size=4294967296"
+  status, output = check_slice(tmp_path / "run", bank)
+  assert status == 1 and "a training step needs" in output, output
+  assert "on each chip, and a chip has 16.00 GiB" in output
 
 
 def test_the_command_lists_problems_and_fails(tmp_path):

