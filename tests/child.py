@@ -93,10 +93,21 @@ def finish(process, status=0):
   return output
 
 
-def wait_for(process, condition, seconds=300, pause=0.001):
-  """Waits until a condition holds while a process is running."""
+def wait_for(process, condition, seconds=300, pause=0.001, output=None):
+  """Waits until a condition holds.
+
+  Args:
+    process: Process that must not end before; None if there is none.
+    condition: Function without arguments.
+    seconds: Seconds after which the wait has failed.
+    pause: Seconds between two looks.
+    output: Function that returns the text to show if the wait fails. Without
+      it this is what a process that has ended has printed.
+  """
   deadline = time.monotonic() + seconds
   while not condition():
-    assert process.poll() is None, process.stdout.read()
-    assert time.monotonic() < deadline, "nothing happened"
+    if process and process.poll() is not None:
+      raise AssertionError(output() if output else process.stdout.read())
+    if time.monotonic() > deadline:
+      raise AssertionError(output() if output else "nothing happened")
     time.sleep(pause)

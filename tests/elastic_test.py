@@ -17,11 +17,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import run_metrics
 
-from hatebm_jax.run import checkpoint, logs, workdir
+from hatebm_jax.run import checkpoint, workdir
 
 # Each count of devices takes three of the nine steps.
 PARTS = ((4, 3), (2, 6), (8, 9))
+METRICS = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = ("sngan", "synthesis", "joint")
 # Batch norm takes the mean away, and these biases with it. Their gradient is
 # only rounding, and Adam makes whole steps of it. The running means follow the
@@ -61,20 +63,6 @@ def assert_same_data(path, expected, steps):
     assert (path / name).read_bytes() == (expected / name).read_bytes(), name
 
 
-def assert_same_metrics(path, expected):
-  found, expected = workdir.read_metrics(path), workdir.read_metrics(expected)
-  steps = [line["step"] for line in found]
-  assert steps == list(range(1, len(expected) + 1))
-  for name in expected[0].keys() - set(logs.TIMES):
-    np.testing.assert_allclose(
-      [line[name] for line in found],
-      [line[name] for line in expected],
-      rtol=1e-5,
-      atol=1e-6,
-      err_msg=name,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_four_then_two_then_eight_devices(runs, name):
@@ -93,7 +81,7 @@ def test_four_then_two_then_eight_devices(runs, name):
   if name == "synthesis":
     np.testing.assert_array_equal(found["bank/z"], expected["bank/z"])
   assert_same_data(parts, whole, range(1, last + 1))
-  assert_same_metrics(parts, whole)
+  run_metrics.assert_same(parts, whole, last, **METRICS)
 
 
 def flags(num_steps):
@@ -133,4 +121,4 @@ def test_sigterm_on_one_of_two_processes_then_one_process(tmp_path):
   assert f"Resuming at step {steps[0]}:" in child.finish(run, 143)
   elastic_runs.start(whole.parent, None, num_steps, 1, ["synthesis"])
   assert_same_data(path, whole, range(1, num_steps + 1))
-  assert_same_metrics(path, whole)
+  run_metrics.assert_same(path, whole, num_steps, **METRICS)

@@ -9,8 +9,9 @@ import sys
 import child
 import numpy as np
 import pytest
+import run_metrics
 
-from hatebm_jax.run import checkpoint, divergence, logs, workdir
+from hatebm_jax.run import checkpoint, divergence
 
 # As in multihost_test.py, the run must not amplify rounding errors.
 RUN = (
@@ -118,11 +119,7 @@ def test_two_processes_go_back_from_what_is_not_finite(trained, tmp_path):
   for process in child.start_two(two, *mended):
     child.finish(process)
   child.finish(child.start(one, *mended, num_devices=4))
-  lines = [workdir.read_metrics(path) for path in (one, two)]
-  assert [line["step"] for line in lines[1]] == list(range(1, 9))
-  for name in lines[0][0].keys() - set(logs.TIMES):
-    values = [[line[name] for line in run] for run in lines]
-    np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-5, err_msg=name)
+  run_metrics.assert_same(two, one, num_steps=8, rtol=1e-3, atol=1e-5)
 
 
 def test_the_paper_preset_fails_at_once_on_both(tmp_path):

@@ -6,14 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import child
 import numpy as np
 import pytest
+import run_metrics
 import slurm
 
-from hatebm_jax.run import logs, workdir
+from hatebm_jax.run import workdir
 
 pytestmark = pytest.mark.slow
 
@@ -69,11 +69,7 @@ def count(environment, *launcher, num_processes=None):
 
 def assert_same_run(one, two):
   """Compares metrics and samples of two runs exactly."""
-  lines = [workdir.read_metrics(path) for path in (one, two)]
-  assert [line["step"] for line in lines[0]] == [1, 2, 3, 4]
-  for name in lines[0][0].keys() - set(logs.TIMES):
-    values = [[line[name] for line in run] for run in lines]
-    np.testing.assert_array_equal(*values, err_msg=name)
+  run_metrics.assert_same(one, two, num_steps=4)
   samples = "samples/00000004_raw.npz"
   with np.load(one / samples) as a, np.load(two / samples) as b:
     np.testing.assert_array_equal(a["images"], b["images"])
@@ -153,14 +149,6 @@ def submit(environment, path, script):
   return result.stdout.strip()
 
 
-def wait_until(condition, log, seconds=500):
-  """Waits until a condition holds; shows the output of the job if not."""
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline, log.read_text()
-    time.sleep(0.1)
-
-
 def test_the_script_of_the_recipe_goes_on_after_a_sigterm(
   environment, tmp_path
 ):
@@ -175,14 +163,14 @@ def test_the_script_of_the_recipe_goes_on_after_a_sigterm(
   script = script.replace(line, f"srun {command}")
   script = script.replace("#SBATCH --gpus-per-node=4\n", "")
   job = submit(environment, log, script)
-  wait_until((path / "metrics.jsonl").exists, log)
+  wait_for = lambda condition: child.wait_for(
+    None, condition, 500, pause=0.1, output=log.read_text
+  )
+  wait_for((path / "metrics.jsonl").exists)
   # Slurm sends the signal of --signal=TERM@120 to the step too, not the script.
   subprocess.run(["scancel", "--signal=TERM", job], env=environment, check=True)
-  ended = lambda: (
-    job_state(environment, job)["JobState"]
-    in (*("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),)
-  )
-  wait_until(ended, log)
+  ends = "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"
+  wait_for(lambda: job_state(environment, job)["JobState"] in ends)
   state, output = job_state(environment, job), log.read_text()
   assert state["JobState"] == "COMPLETED", output
   assert state["Restarts"] == "1" and state["ExitCode"] == "0:0"

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 
+import child
 import pytest
 
 PROGRAMS = "munged", "slurmctld", "slurmd", "srun", "sbatch"
@@ -134,12 +135,9 @@ def _cancel_all(environment):
       time.sleep(0.2)
 
 
-def _wait_for(condition, folder, seconds=60):
-  """Waits until a condition holds; prints the logs if it never does."""
-  deadline = time.monotonic() + seconds
-  while not condition():
-    if time.monotonic() > deadline:
-      for log in folder.glob("*.out"):
-        print(log.name, log.read_text(), sep="\n")
-      raise AssertionError("Slurm does not start")
-    time.sleep(0.1)
+def _wait_for(condition, folder):
+  """Waits until a part of Slurm has started; shows the logs if it does not."""
+  logs = lambda: "\n".join(
+    f"{log.name}\n{log.read_text()}" for log in folder.glob("*.out")
+  )
+  child.wait_for(None, condition, 60, pause=0.1, output=logs)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import child
 import pytest
@@ -117,9 +116,7 @@ def test_a_process_whose_lock_was_taken_ends(bucket_url):
   # A lock that somebody has removed is written again.
   first = holder(path)
   (path / "lock.json").unlink()
-  while not (path / "lock.json").exists():
-    assert process.poll() is None
-    time.sleep(0.1)
+  child.wait_for(process, (path / "lock.json").exists, pause=0.1)
   assert holder(path)["token"] == first["token"]
   leave_lock(path, token="of another")
   output = child.finish(process, 1)
