@@ -1,8 +1,10 @@
 """A proxy between a client and the server of a bucket: it fails on demand."""
 
+import collections
 import contextlib
 import http.client
 import http.server
+import math
 import random
 import socket
 import threading
@@ -13,6 +15,8 @@ import bucket_servers
 # What may happen to a request. "dropped": the connection ends. "lost": it ends
 # when the server has done what is asked. "cut": it ends within the answer.
 FAILURES = (429, 500, 503, "dropped", "lost", "cut")
+_CHUNK = 1 << 18  # Bytes of a body that are let through at a time.
+_LAG = 0.1  # Seconds that a late chunk may catch up.
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -24,14 +28,18 @@ class Proxy:
     share: Share of the requests that fail.
     failures: What may happen to these.
     delay: Seconds that each request waits.
+    rate: Bytes a second that all clients together may send.
     counts: How often each failure happened.
+    sent: Bytes that clients have sent in each second of `time.time()`.
   """
 
   def __init__(self, seed=0):
     self.url = bucket_servers.free_url()
     self.server_url = ""
     self.share, self.failures, self.delay = 0.0, FAILURES, 0.0
+    self.rate, self._free = math.inf, 0.0
     self.counts = dict.fromkeys(FAILURES, 0)
+    self.sent = collections.Counter()
     self._random, self._lock = random.Random(seed), threading.Lock()
     self._server, self._sockets = None, set()
 
@@ -43,6 +51,15 @@ class Proxy:
       failure = self._random.choice(self.failures)
       self.counts[failure] += 1
       return failure
+
+  def take(self, size):
+    """Waits until a number of bytes may go through."""
+    with self._lock:
+      start = max(time.monotonic() - _LAG, self._free)
+      end = self._free = start + size / self.rate
+    time.sleep(max(end - time.monotonic(), 0))
+    with self._lock:
+      self.sent[int(time.time())] += size
 
   def open(self):
     """Accepts connections."""
@@ -111,16 +128,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
       parts = []
       while size := int(self.rfile.readline().split(b";")[0], 16):
-        parts.append(self.rfile.read(size))
+        parts.append(self._read(size))
         self.rfile.readline()
       while self.rfile.readline().strip():
         pass
       return b"".join(parts)
     size = int(self.headers.get("Content-Length", 0))
-    body = self.rfile.read(size)
-    if len(body) < size:
-      raise ConnectionError("the client has gone")
-    return body
+    return self._read(size)
+
+  def _read(self, size):
+    parts = []
+    while size:
+      parts.append(self.rfile.read(min(size, _CHUNK)))
+      if not parts[-1]:
+        raise ConnectionError("the client has gone")
+      self.proxy.take(len(parts[-1]))
+      size -= len(parts[-1])
+    return b"".join(parts)
 
   def _ask(self, body):
     place = self.proxy.server_url.removeprefix("http://")
