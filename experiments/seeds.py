@@ -49,7 +49,8 @@ def ood_table(results: list[dict]) -> str:
   """Returns the table of AUROCs of results with the same sets.
 
   The sets of one place belong together. The last part of a folder's name is
-  the title, because each seed may have a folder of its own.
+  the title, because each seed may have a folder of its own. Scores that a
+  result lacks, because an older version wrote it, are left out.
   """
   sets = [list(result["ood"]["sets"].values()) for result in results]
   names = [x.rpartition("/")[2] for x in results[0]["ood"]["sets"]]
@@ -57,7 +58,8 @@ def ood_table(results: list[dict]) -> str:
     " | ".join([f"| {_AUROC.title} of", *names]) + " |",
     "|---" * (len(names) + 1) + "|",
   ]
-  for score in sets[0][0]["scores"]:
+  every = [one["scores"] for of_run in sets for one in of_run]
+  for score in (x for x in every[0] if all(x in scores for scores in every)):
     found = [
       [x["scores"][score][_AUROC.name]["value"] for x in of_set]
       for of_set in zip(*sets, strict=True)

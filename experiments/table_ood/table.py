@@ -3,9 +3,10 @@
 python -m experiments.table_ood.table cifar10=WORKDIR
 
 The workdir holds a synthesis run that was evaluated with config.ood.sets. Every
-figure of ours is an AUROC with its 95 % bootstrap interval. The scores that
-need no model stand below the energy. A set that the paper does not have makes a
-column of its own, and so do the sets of digits=runs/digits.
+figure of ours is an AUROC with its 95 % bootstrap interval. The other scores of
+the hat and those that need no model stand below the energy. A set that the
+paper does not have makes a column of its own, and so do the sets of
+digits=runs/digits.
 """
 
 from experiments import departures, published, tables
@@ -73,13 +74,20 @@ def _note(run: tables.Run, sets: dict[str, dict]) -> str:
   )
   text = (
     f"`{run.path}`, in distribution: {inside}; {tables.describe(run)}. "
-    f"{sizes}. In brackets 95 % bootstrap intervals. Out-of-distribution "
-    "images have the higher energy; every other score needs no model and has "
-    "the better of its two directions."
+    f"{sizes}{_encoding(run)}. In brackets 95 % bootstrap intervals. "
+    "Out-of-distribution images have the higher score of the hat; "
+    f"{', '.join(ood.BASELINES).replace('_', ' ')} need no model and have the "
+    "better of their two directions."
   )
   if inside.rpartition(" ")[0] == published.OOD_IN_DISTRIBUTION:
     return f"{text}{_departures(run)} {published.OOD_NOTE}"
   return f"{text} Not an experiment of the paper: nothing to compare with."
+
+
+def _encoding(run: tables.Run) -> str:
+  """Says how both sides were encoded; '' if they were left as they are."""
+  quality = run.evaluation["ood"].get("jpeg_quality")
+  return f", both as JPEGs of quality {quality}" if quality else ""
 
 
 def _departures(run: tables.Run) -> str:

@@ -22,7 +22,7 @@ HELP = {
   "metrics": (
     "These fields say what --mode=evaluate measures, and against which images."
   ),
-  "ood": "These fields set the out-of-distribution detection by the energy.",
+  "ood": "These fields set the out-of-distribution detection by the hat.",
   "chains": (
     "These fields set the parallel chains whose convergence is measured."
   ),
@@ -203,8 +203,10 @@ _GROUPS = {
     "sets": Field(
       (),
       rules.SOURCES,
-      "These sources are compared with the training data. Each is written as "
-      'config.data.source is, such as ("tfds:svhn_cropped",).',
+      "These sources are compared with the test images of the run's data. Each "
+      'is written as config.data.source is, such as ("tfds:svhn_cropped",). '
+      "`flipped`, `permuted_blocks` and `permuted_pixels` are made of the test "
+      "images themselves.",
     ),
     "num_images": Field(
       1_000, rules.COUNT, "At most this many images of each set are used."
@@ -213,6 +215,13 @@ _GROUPS = {
       1_000,
       rules.MILLION,
       "The 95 % intervals come from this many bootstrap resamples.",
+    ),
+    "jpeg_quality": Field(
+      0,
+      rules.integer(0, 100, note="none"),
+      "Both sides are encoded as JPEGs of this quality and decoded again, "
+      "because the traces of JPEGs on one side alone are easy to detect. 0 "
+      "means that they are not.",
     ),
   },
   "chains": {

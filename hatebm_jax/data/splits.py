@@ -45,7 +45,7 @@ def load_all(source: Source) -> np.ndarray:
   return source.images(range(source.num_images))
 
 
-def choose_images(source: Source, limit: int) -> np.ndarray:
+def choose_images(source: Source, limit: int, skip: int = 0) -> np.ndarray:
   """Reads all images of a source, or a random choice of a larger source.
 
   The choice does not depend on the seed of a run.
@@ -53,6 +53,8 @@ def choose_images(source: Source, limit: int) -> np.ndarray:
   Args:
     source: Source of the images.
     limit: Largest number of images.
+    skip: Number of images that are left out. They are those that a call with
+      this number as its limit chooses.
 
   Returns:
     uint8 `[n, image_size, image_size, channels]`, n <= limit, in the order of
@@ -62,7 +64,7 @@ def choose_images(source: Source, limit: int) -> np.ndarray:
     DataError: An image cannot be read.
   """
   order = np.random.default_rng(0).permutation(source.num_images)
-  return source.images(np.sort(order[:limit]))
+  return source.images(np.sort(order[skip : skip + limit]))
 
 
 def load_images(

@@ -119,21 +119,36 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _ood_lines(found: dict[str, Any]) -> list[str]:
-  """Lays out the AUROC of all scores, a line for each set."""
+  """Lays out the AUROC of all scores, a line for each score."""
+  sets = found["sets"]
+  quality = found["jpeg_quality"]
+  encoded = f"; both sides as JPEGs of quality {quality}" if quality else ""
   lines = [
     f"{_AUROC.title} of {found['in_distribution']} against other sets (with a "
-    "95 % interval); trivial scores in their better direction:"
+    f"95 % interval{encoded}); trivial scores in their better direction:"
   ]
-  for name, one in found["sets"].items():
-    cells = []
-    for key, rates in one["scores"].items():
-      auroc = {x: _AUROC.text(v) for x, v in rates[_AUROC.name].items()}
-      cell = f"{key.replace('_', ' ')} {auroc['value']}"
-      if key == "energy":
-        cell += f" ({auroc['low']} to {auroc['high']})"
-      cells.append(cell)
-    lines.append(f"  {name} ({one['resized_to']} pixels): " + ", ".join(cells))
+  rows = [["", *(f"{x}, {one['resized_to']} px" for x, one in sets.items())]]
+  names = dict.fromkeys(x for one in sets.values() for x in one["scores"])
+  for name in names:
+    cells = [_auroc_cell(one["scores"].get(name)) for one in sets.values()]
+    rows.append([name.replace("_", " "), *cells])
+  lines += _aligned(rows)
+  if not all(one["num_held_out"] for one in sets.values()):
+    lines.append(
+      "Typicality was not measured, because it needs 100 test images that are "
+      "not scored. A lower config.ood.num_images leaves more of them."
+    )
   return lines
+
+
+def _auroc_cell(rates: dict[str, Any] | None) -> str:
+  """Returns an AUROC and its interval; an empty string if there is none."""
+  if rates is None:
+    return ""
+  value, low, high = (
+    _AUROC.text(rates[_AUROC.name][part]) for part in ("value", "low", "high")
+  )
+  return f"{value} ({low} to {high})"
 
 
 def _chain_lines(found: dict[str, Any]) -> list[str]:

@@ -150,16 +150,21 @@ def _ood(path: epath.Path, result: dict[str, Any]) -> str:
   found = result["ood"]
   parts = [
     page.note(
-      "Intervals are 95 % bootstrap intervals. A baseline needs no network. "
-      "Where a baseline does as well as the energy, the energy shows no more "
-      "than the baseline."
+      "Intervals are 95 % bootstrap intervals. The scores of the hat have a "
+      "fixed direction. A baseline needs no network and has the better of its "
+      "two directions. Where a baseline does as well as the energy, the energy "
+      "shows no more than the baseline."
     )
   ]
+  if quality := found.get("jpeg_quality"):
+    parts.append(
+      page.note(f"Both sides were encoded as JPEGs of quality {quality}.")
+    )
   head = ["score", "out is", *(figure.heading() for figure in ood.FIGURES)]
   for name, one in found["sets"].items():
     rows = [
       [
-        score if score == "energy" else f"{score.replace('_', ' ')} (baseline)",
+        score.replace("_", " ") + " (baseline)" * (score in ood.BASELINES),
         "higher" if values["higher_is_out"] else "lower",
         *(formatting.interval(values[figure.name]) for figure in ood.FIGURES),
       ]

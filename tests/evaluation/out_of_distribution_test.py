@@ -1,10 +1,20 @@
+import re
+
+import jax
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from hatebm_jax import data, errors, pixels, sample, train
-from hatebm_jax.evaluation import console, energies, out_of_distribution
+from hatebm_jax import chains, errors, pixels, sample, sharding, train
+from hatebm_jax.evaluation import (
+  console,
+  energies,
+  hat_scores,
+  ood_pairs,
+  out_of_distribution,
+)
+from hatebm_jax.metrics import ood
 
 
 @pytest.fixture(scope="module")
@@ -23,43 +33,6 @@ def _folder(path, size, num_images=5, split=""):
   return f"folder:{path}"
 
 
-def test_both_sides_get_the_lower_resolution(tmp_path):
-  # Digits are 8 pixels large, and the hat's images 16.
-  config = tiny.config(ood__num_images=20)
-  for size, expected in ((64, 8), (4, 4)):
-    pair = out_of_distribution.load_pair(
-      config, _folder(tmp_path / str(size), size)
-    )
-    assert pair.resized_to == expected
-    assert pair.images_in.shape == (20, 16, 16, 1)
-    assert pair.images_out.shape == (5, 16, 16, 1)
-  # The in-distribution images went down to 4 pixels and up again, too.
-  low = config.data.copy_and_resolve_references()
-  low.image_size = 4
-  small = data.load_all(data.open_source(low, "test"))
-  chosen = np.sort(np.random.default_rng(0).permutation(360)[:20])
-  expected = Image.fromarray(small[chosen[0], :, :, 0]).resize(
-    (16, 16), Image.Resampling.BILINEAR
-  )
-  np.testing.assert_array_equal(pair.images_in[0, :, :, 0], expected)
-
-
-def test_images_of_the_hats_size_or_more_are_not_enlarged(tmp_path):
-  config = tiny.config(data__source=_folder(tmp_path / "in", 20, split="train"))
-  _folder(tmp_path / "in", 20, 7, split="test")
-  pair = out_of_distribution.load_pair(config, _folder(tmp_path / "out", 30))
-  assert pair.resized_to == 16
-  expected = data.load_all(data.open_source(config.data, "test"))
-  np.testing.assert_array_equal(pair.images_in, expected)
-
-
-def test_the_test_split_is_taken_where_there_is_one(tmp_path):
-  source = _folder(tmp_path / "a", 16, 6, split="train")
-  _folder(tmp_path / "a", 16, 4, split="test")
-  pair = out_of_distribution.load_pair(tiny.config(), source)
-  assert len(pair.images_out) == 4 and pair.names[1].endswith("test")
-
-
 def test_energy_is_the_hats(restored):
   images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 1), np.uint8)
   (variables, _), hat = restored.variables, restored.networks.hat
@@ -68,31 +41,93 @@ def test_energy_is_the_hats(restored):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_scores_are_the_same_on_any_number_of_devices(restored):
+  images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 1), np.uint8)
+  # There are 8 images in a batch.
+  found = hat_scores.scorer(restored)(images)
+  one = restored._replace(mesh=sharding.make_mesh(jax.devices()[:1]))
+  alone = hat_scores.scorer(one)(images)
+  hat_fn, _ = chains.bind(restored.networks, restored.variables)
+  x = pixels.to_float(images)
+  settings = hat_scores.drift_settings(restored.config)
+  expected = (
+    hat_scores.gradient_norm(hat_fn, x),
+    hat_scores.drift(hat_fn, x, settings),
+  )
+  for several, single, values in zip(found, alone, expected, strict=True):
+    assert several.shape == (11,) and (several > 0).all()
+    np.testing.assert_allclose(several, values, rtol=1e-3)
+    np.testing.assert_allclose(single, values, rtol=1e-3)
+
+
+def _measure(restored, **fields):
+  config = restored.config.copy_and_resolve_references()
+  config.ood.update(fields)
+  return out_of_distribution.measure(restored._replace(config=config))
+
+
+def _rows(result):
+  """Returns the cells of the console's table by the name of the score."""
+  table = console.table({"sets": {}, "protocol": {}, "ood": result})
+  rows = (re.split(r"  +", line.strip()) for line in table.splitlines())
+  return {row[0]: row[1:] for row in rows if len(row) > 1}
+
+
 def test_measures_and_draws(restored, tmp_path):
   source = _folder(tmp_path / "out", 16, 12)
-  config = restored.config.copy_and_resolve_references()
-  config.ood.update({"sets": (source, source), "bootstraps": 10})
-  config.ood.num_images = 10
-  result, pictures = out_of_distribution.measure(
-    restored._replace(config=config)
-  )
-  (name, found), *_ = result["sets"].items()
-  assert name == source and result["in_distribution"] == "digits test"
+  sets = source, source, "flipped"
+  result, pictures = _measure(restored, sets=sets, bootstraps=10, num_images=10)
+  assert list(result["sets"]) == [source, "digits test, flipped"]
+  found = result["sets"][source]
+  assert result["in_distribution"] == "digits test"
   assert (found["num_in"], found["num_out"]) == (10, 10)
+  # The other 350 of 360 test images give the mean energy.
+  assert found["num_held_out"] == 350
   assert list(found["scores"]) == [
     "energy",
+    "gradient_norm",
+    "drift",
+    "typicality",
     "brightness",
     "contrast",
     "total_variation",
     "png_size",
   ]
-  # A trivial score tells noise from digits.
+  # A trivial score tells noise from digits, and none sees a flip of the rows.
   assert found["scores"]["png_size"]["auroc"]["value"] > 0.9
-  # There is one panel for each name, and both sources have the same name.
+  flipped = result["sets"]["digits test, flipped"]["scores"]
+  assert flipped["contrast"]["auroc"]["value"] < 0.6
+  # There is one panel for each name, and two sources have the same name.
   assert pictures.keys() == {"ood"}
-  assert pictures["ood"].shape == (300, 600, 3)
+  assert pictures["ood"].shape == (600, 600, 3)
+  rows = _rows(result)
+  assert rows["png size"][0].startswith("0.9") and len(rows["png size"]) == 2
+  assert list(rows) == [x.replace("_", " ") for x in found["scores"]]
+
+
+def test_the_figures_of_the_energy_are_those_of_the_energy_alone(restored):
+  result, _ = _measure(restored, sets=("permuted_blocks",), bootstraps=10)
+  pair = ood_pairs.load(restored.config, "permuted_blocks")
+  both = pair.images_in, pair.images_out
+  scores = [energies.compute(restored, x) for x in both]
+  found = result["sets"]["digits test, permuted_blocks"]["scores"]
+  expected = ood.record(ood.detection(*scores, 10, restored.config.seed))
+  assert found["energy"] == {"higher_is_out": True, **expected}
+  # The directions of the hat's scores do not follow the result.
+  for name in ("gradient_norm", "drift"):
+    assert found[name]["higher_is_out"] is True
+  # All test images are scored, so none are left to take a mean of.
+  assert "typicality" not in found and "typicality" not in _rows(result)
+
+
+def test_both_sides_are_encoded_if_asked_to(restored):
+  result, _ = _measure(
+    restored, sets=("flipped",), bootstraps=10, jpeg_quality=75
+  )
+  assert result["jpeg_quality"] == 75
   table = console.table({"sets": {}, "protocol": {}, "ood": result})
-  assert "png size 0.9" in table
+  assert "both sides as JPEGs of quality 75" in table
+  assert "A lower config.ood.num_images" in table
 
 
 @pytest.mark.parametrize(

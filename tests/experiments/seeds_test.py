@@ -43,3 +43,10 @@ def test_aurocs_of_sets_in_folders_of_each_seed():
     "| energy | 0.750 | 0.500 ± 0.354 |",
     "| png size | 0.500 | 1.000 |",
   ]
+
+
+def test_scores_that_an_older_result_lacks_are_left_out():
+  new, old = (_detection("a", 0.75, 0.25) for _ in range(2))
+  for one in new["ood"]["sets"].values():
+    one["scores"]["drift"] = {"auroc": {"value": 0.5}}
+  assert seeds.ood_table([new, old]) == seeds.ood_table([old, new])

@@ -542,6 +542,7 @@ def test_ood_beside_what_needs_no_model(tmp_path):
   ]
   assert lines[6] == f"[^1]: {published.OOD_NOTE}"
   assert "SVHN: 1,000 in, 900 out, both at 32 pixels;" in lines[8]
+  assert "JPEGs" not in lines[8]
   assert lines[8].endswith(published.OOD_NOTE)
   assert (
     "the paper's training asks for training steps 50,000 (found 25,000)."
@@ -552,9 +553,14 @@ def test_ood_beside_what_needs_no_model(tmp_path):
     "digits",
     {},
     protocol(data="digits"),
-    ood={"in_distribution": "digits test", "sets": {"folder:x test": found}},
+    ood={
+      "in_distribution": "digits test",
+      "jpeg_quality": 75,
+      "sets": {"folder:x test": found},
+    },
   )
   (note,) = lines_of(ood, f"digits={path}")[-1:]
+  assert "both at 32 pixels, both as JPEGs of quality 75. In" in note
   assert note.endswith(
     "Not an experiment of the paper: nothing to compare with."
   )
@@ -663,6 +669,8 @@ def test_tables_of_a_real_digits_run(tmp_path):
     f"digits: {score}"
     for score in (
       "energy",
+      "gradient norm",
+      "drift",
       "brightness",
       "contrast",
       "total variation",

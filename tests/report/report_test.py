@@ -106,6 +106,7 @@ def _evaluation():
           "resized_to": 16,
           "scores": {
             "energy": _score(0.92, True),
+            "gradient_norm": _score(0.25, True),
             "total_variation": _score(0.875, False),
           },
         }
@@ -267,12 +268,22 @@ def test_ood_has_its_baselines_beside_it_and_chains_their_curve(tmp_path):
   assert "folder:other (500 images) against digits test (360), at 16" in text
   interval = "0.920 [0.909, 0.932]"
   assert f"energy higher {interval} {interval} {interval}" in text
+  assert "gradient norm higher 0.250 [0.239, 0.262]" in text
   assert "total variation (baseline) lower 0.875 [0.864, 0.887]" in text
   assert "second half 12.34 R-hat of the energy, second half; 1 at best -" in (
     text
   )
   assert "chains that do not move 2 H(data) - H(samples) -0.00125" in text
   assert "Langevin step energy FD-digits 0 0.5 61.25 1,200 0.25 -" in text
+
+
+def test_a_common_encoding_of_both_sides_is_said(tmp_path):
+  assert "JPEGs of quality" not in _page(_run(tmp_path)).text
+  found = _evaluation()
+  found["ood"]["jpeg_quality"] = 75
+  (tmp_path / "evaluation.json").write_text(json.dumps(found))
+  text = _page(tmp_path).text
+  assert "Both sides were encoded as JPEGs of quality 75." in text
 
 
 @pytest.mark.parametrize(
