@@ -47,6 +47,7 @@ ZERO = {
   "ddls.num_steps",
   "ddls.step_size",
   "chains.num_chains",
+  "ood.jpeg_quality",
 }
 BOOLEAN = {"sample.png", "sharding.split_optimizer"}
 # Where text may be any; elsewhere it is one of a few words, or no text at all.
@@ -119,7 +120,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 94
+  assert len(names) == 95
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
