@@ -34,6 +34,7 @@ _NO_EFFECT = {
   "train.steps_per_dispatch",
   "data.source",  # The images that were measured against are compared.
   "data.data_dir",
+  "data.cache_dir",
   "data.cache_gib",
   "model.conv_form",  # All forms have the same values, but for rounding.
   "generator.source",  # `published.Column.generator` describes it.

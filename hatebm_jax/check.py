@@ -127,21 +127,30 @@ def _check_data(found: Findings, config: ml_collections.ConfigDict) -> None:
   for split in splits:
     source = found.try_to(_read_some, config, split)
     if source is not None:
-      found.say("data", f"{source.name}: {source.num_images:,} images")
+      copied = f", {source.to_copy / 1e9:,.1f} GB to copy to each host"
+      found.say(
+        "data",
+        f"{source.name}: {source.num_images:,} images"
+        + copied * bool(source.to_copy),
+      )
     if split == "train" and source is not None:
       found.try_to(_check_number, source, config.train.batch_size)
 
 
 def _read_some(config: ml_collections.ConfigDict, split: str) -> data.Source:
-  """Returns a split after its first, middle and last image were read."""
+  """Returns a split after its first, middle and last image were read.
+
+  Images that the run would first copy from a bucket are not read.
+  """
   settings = config.data.copy_and_resolve_references()
   settings.cache_gib = 0.0  # Nothing else is decoded.
   source = data.open_source(settings, split)
   num = source.num_images
   # A stream would be read up to the last image.
   places = {0} if source.stream else {0, num // 2, num - 1}
-  for _ in source.read(sorted(places)):
-    pass
+  if not source.to_copy:
+    for _ in source.read(sorted(places)):
+      pass
   return source
 
 

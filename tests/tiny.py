@@ -52,6 +52,7 @@ def data_config(source, **overrides):
     crop="center",
     jpeg_dct="accurate",
     data_dir="",
+    cache_dir="",
     cache_gib=1.0,
   )
   return ml_collections.ConfigDict(fields | overrides)

@@ -152,26 +152,23 @@ GROUPS = {
     "source": Field(
       "tfds:cifar10",
       rules.SOURCE,
-      "The images come from this source, such as tfds:NAME, folder:PATH, "
-      "prepared:PATH or digits. hatebm_jax/data/sources.py describes all kinds "
-      "of sources.",
+      "The images come from tfds:NAME, folder:PATH, prepared:PATH or digits. "
+      "hatebm_jax/data/sources.py describes these sources.",
       _FREE,
       in_use=True,
     ),
     "train_split": Field(
       "",
       rules.TEXT,
-      "The training images are this split of a TensorFlow data set, such as "
-      "'train[:90%]', or this folder below the folder of images. Empty means "
-      "the usual names, such as train.",
+      "The training images are this split, such as 'train[:90%]', or this "
+      "folder below the folder of images. Empty means the usual names.",
       _FREE,
       in_use=True,
     ),
     "test_split": Field(
       "",
       rules.TEXT,
-      "The test images are this split or folder. Empty means the usual names, "
-      "such as test and validation.",
+      "The test images are this split or folder. Empty means the usual ones.",
       _FREE,
       in_use=True,
     ),
@@ -211,6 +208,14 @@ GROUPS = {
       rules.TEXT,
       "TensorFlow Datasets keeps prepared data in this folder. Empty means its "
       "own default.",
+      _FREE,
+      in_use=True,
+    ),
+    "cache_dir": Field(
+      "",
+      rules.TEXT,
+      "Prepared images in a bucket are copied into this local folder before "
+      "they are read. Empty means ~/.cache/hatebm_jax.",
       _FREE,
       in_use=True,
     ),
@@ -351,8 +356,7 @@ GROUPS = {
     "norm_epsilon": Field(
       1e-3,
       rules.above(0, 1),
-      "The epsilon of batch normalization. torch-mimicry's generators have "
-      "1e-5.",
+      "The epsilon of batch normalization; torch-mimicry has 1e-5.",
     ),
     "source": Field(
       "",

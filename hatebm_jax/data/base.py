@@ -35,6 +35,8 @@ class Source(NamedTuple):
       `start`.
     skipped: Function that returns how many unusable images were found so far
       and why they are unusable. It returns '' if there were none.
+    to_copy: Number of bytes that the first `read` copies from a bucket to this
+      host, which may take minutes.
   """
 
   name: str
@@ -43,6 +45,7 @@ class Source(NamedTuple):
   read: Callable[[Iterable[int]], Iterator[np.ndarray]]
   stream: Callable[[int, int, int, int], Iterator[np.ndarray]] | None = None
   skipped: Callable[[], str] = lambda: ""
+  to_copy: int = 0
 
   def images(
     self, indices: Sequence[int], positions: np.ndarray | None = None

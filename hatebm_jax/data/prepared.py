@@ -1,79 +1,30 @@
 """The source `prepared:PATH`: images that were made once at the training size.
 
-`prepare.py` makes the folder. It holds a folder for each set of images, such as
-`train_128_3_center_accurate`: the split, the size in pixels, the number of
-channels, the crop and the DCT of JPEGs. A set has these files:
-
-- `set.json` says where the images come from, and has the number of images and
-  the SHA-256 of every file.
-- `images-00000.array_record` and the following files hold an image in each
-  record: height, width and channels as 4-byte integers, then the pixels. All
-  integers are little-endian. The format has a checksum for each record, which
-  is checked when the record is read.
-- `labels.int32` has the class of each image, if the source has classes.
-
-Nothing is decoded when an image is read, and any image can be read at any time.
+`prepared_set.py` describes the files. Nothing is decoded when an image is read,
+and any image can be read at any time. A set in a bucket is copied into a local
+folder before its first image is read.
 """
 
 import concurrent.futures
 import functools
+import hashlib
 import itertools
-import os
-import shlex
-import struct
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import ml_collections
 import numpy as np
+from etils import epath
 
-from hatebm_jax.data import decode
+from hatebm_jax.data import bucket_copy, decode, prepared_set
 from hatebm_jax.data.base import DataError, Source
-from hatebm_jax.run import files
+from hatebm_jax.run import buckets
 
-RECORD = "set.json"
-LABELS = "labels.int32"
-HEADER = struct.Struct("<3I")  # height, width, channels
-# `set.json` has these fields.
-_FIELDS = {
-  "source": str,
-  "decoder": str,
-  "num_images": int,
-  "files": list,
-  "classes": list,
-  "labels_sha256": str,
-}
-_FILE_FIELDS = {"num_images": int, "num_bytes": int, "sha256": str}
 # Set for a fast start of a reader at any place, by the format's documentation.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _READER_BUFFER = 2**16  # bytes; the default, 1 MiB, is for reading in order
 _READ_AHEAD = 256  # images
-_NUM_READERS = 16  # files that are read at the same time
-
-
-class _Set(NamedTuple):
-  """A set of images and what its `set.json` says."""
-
-  folder: str
-  record: dict[str, Any]
-
-
-def set_name(config: ml_collections.ConfigDict, split: str) -> str:
-  """Returns the name of the folder of a set of images.
-
-  Args:
-    config: `config.data`.
-    split: 'train' or 'test'.
-  """
-  return (
-    f"{split}_{config.image_size}_{config.channels}_{config.crop}_"
-    f"{config.jpeg_dct}"
-  )
-
-
-def file_path(folder: str, number: int) -> str:
-  """Returns the path of a file of images."""
-  return os.path.join(folder, f"images-{number:05d}.array_record")
+_NUM_READERS = 8  # threads
 
 
 def open_prepared(
@@ -82,7 +33,7 @@ def open_prepared(
   """Opens a prepared set of images.
 
   Args:
-    path: Path of the folder that `prepare.py` made.
+    path: Path of the folder that `prepare.py` made, a local one or a URL.
     config: `config.data`.
     split: 'train' or 'test'.
 
@@ -92,16 +43,23 @@ def open_prepared(
 
   Raises:
     DataError: The set is missing, not complete, or its files are not those that
-      were written.
+      were written; or it is in a bucket and there is no room for a copy.
   """
-  found = _find(path, config, split)
-  _check_files(found)
-  title = f"prepared:{path} {os.path.basename(found.folder)}"
+  found = prepared_set.find(path, config, split)
+  if buckets.is_bucket(found.folder):
+    to_copy = bucket_copy.to_copy(found, config.cache_dir)
+    copy = functools.partial(bucket_copy.copy, found, config.cache_dir)
+  else:
+    to_copy, copy = 0, lambda: found.folder
+  read = functools.partial(
+    _read, found, _Files(found, copy), config.image_size, config.channels
+  )
   return Source(
-    title,
+    f"prepared:{path} {found.folder.name}",
     found.record["num_images"],
     config.image_size,
-    functools.partial(_read, found, config.image_size, config.channels),
+    read,
+    to_copy=to_copy,
   )
 
 
@@ -111,7 +69,7 @@ def labels(
   """Returns the class of each image of a set, and the names of the classes.
 
   Args:
-    path: Path of the folder that `prepare.py` made.
+    path: Path of the folder that `prepare.py` made, a local one or a URL.
     config: `config.data`.
     split: 'train' or 'test'.
 
@@ -121,170 +79,116 @@ def labels(
   Raises:
     DataError: The set is missing, or its labels are not what was written.
   """
-  found = _find(path, config, split)
+  found = prepared_set.find(path, config, split)
   if not found.record["classes"]:
     return None
-  file = os.path.join(found.folder, LABELS)
-  if (
-    not os.path.isfile(file)
-    or files.sha256(file) != found.record["labels_sha256"]
-  ):
-    raise _damage(found, f"{LABELS} is not what was written")
-  return np.fromfile(file, "<i4"), found.record["classes"]
+  file = found.folder / prepared_set.LABELS
+  content = file.read_bytes() if file.is_file() else b""
+  if hashlib.sha256(content).hexdigest() != found.record["labels_sha256"]:
+    raise prepared_set.damage(
+      found.folder, f"{file.name} is not what was written"
+    )
+  return np.frombuffer(content, "<i4"), found.record["classes"]
 
 
 def origin(path: str, config: ml_collections.ConfigDict) -> tuple[str, str]:
   """Returns the source that images were made from, and the decoder of JPEGs.
 
   Args:
-    path: Path of the folder that `prepare.py` made.
+    path: Path of the folder that `prepare.py` made, a local one or a URL.
     config: `config.data`. Of several sets, the first one with its `jpeg_dct` is
       looked at.
 
   Raises:
     DataError: There is no such set, or its `set.json` cannot be read.
   """
-  top = os.path.expanduser(path)
-  names = sorted(os.listdir(top)) if os.path.isdir(top) else []
-  folders = [
-    os.path.join(top, x) for x in names if x.endswith(f"_{config.jpeg_dct}")
-  ]
-  record = next(filter(None, map(read_record, folders)), None)
-  record = record or _find(path, config, "train").record
+  records = prepared_set.records(path, f"_{config.jpeg_dct}")
+  record = (
+    records[0] if records else prepared_set.find(path, config, "train").record
+  )
   return record["source"], record["decoder"]
 
 
-def read_record(folder: str) -> dict[str, Any] | None:
-  """Returns what `set.json` of a folder says; None if there is no such file.
+class _Files:
+  """The files of a set: opened when they are needed, and left open.
 
-  Raises:
-    DataError: The file was not written by `prepare.py`.
+  Several threads may share one instance.
   """
-  path = os.path.join(folder, RECORD)
-  if not os.path.isfile(path):
-    return None
-  try:
-    record = files.read_json(path, "Delete its folder.", dict)
-  except files.FileError as error:
-    raise DataError(f"{error}") from error
-  if not _has_fields(record, _FIELDS) or not all(
-    isinstance(x, dict) and _has_fields(x, _FILE_FIELDS)
-    for x in record["files"]
-  ):
-    raise DataError(
-      f"{path}: expected the fields {', '.join(_FIELDS)} of python -m "
-      "hatebm_jax.data.prepare, found something else. Delete its folder and "
-      "prepare the images again."
+
+  def __init__(self, found: prepared_set.Set, copy: Callable[[], epath.Path]):
+    """Opens nothing yet.
+
+    Args:
+      found: The set.
+      copy: Function that returns a local folder with its files.
+    """
+    self._module = prepared_set.array_record()
+    self._found, self._copy, self._lock = found, copy, threading.Lock()
+    self._locks = [threading.Lock() for _ in found.entries]
+    self._open = {}
+
+  def make_local(self) -> None:
+    """Copies the files of a set in a bucket, if there is no copy yet."""
+    with self._lock:
+      self._folder = self._copy()
+      self._copy = lambda: self._folder
+
+  def read(self, number: int, places: list[int]) -> list[bytes]:
+    """Returns the records at increasing places of a file."""
+    with self._locks[number]:
+      if number not in self._open:
+        self._open[number] = self._module.ArrayRecordReader(
+          str(prepared_set.file_path(self._folder, number)),
+          _READER_OPTIONS,
+          file_reader_buffer_size=_READER_BUFFER,
+        )
+      return self._open[number].read(places)
+
+  def damage(self, name: str) -> DataError:
+    """Returns the error for an image that cannot be read.
+
+    Args:
+      name: Name of the error.
+    """
+    what = f"an image cannot be read ({name})"
+    if self._folder == self._found.folder:
+      return prepared_set.damage(self._folder, what)
+    return DataError(
+      f"{self._folder}, a copy of {self._found.folder}, is damaged: {what}. "
+      "Delete this copy and start again: it is made anew."
     )
-  return record
-
-
-def _has_fields(found: dict[str, Any], fields: dict[str, type]) -> bool:
-  return all(isinstance(found.get(x), kind) for x, kind in fields.items())
-
-
-def command(source: str, path: str, config: ml_collections.ConfigDict) -> str:
-  """Returns the command that prepares a set.
-
-  Args:
-    source: Source of the images.
-    path: Path of the folder that the sets are written into.
-    config: `config.data`.
-  """
-  fields = "image_size", "channels", "crop", "jpeg_dct"
-  overrides = (f"--config.data.{x}={config[x]}" for x in fields)
-  return " ".join(
-    [
-      "python -m hatebm_jax.data.prepare",
-      shlex.quote(source),
-      shlex.quote(path),
-      *overrides,
-    ]
-  )
-
-
-def _find(path: str, config: ml_collections.ConfigDict, split: str) -> _Set:
-  """Returns a complete set."""
-  top = os.path.expanduser(path)
-  if "://" in path or not os.path.isdir(top):
-    raise DataError(
-      f"config.data.source: expected a folder of prepared images, found none "
-      f"at {path!r}. It must be a local or a mounted folder. This command "
-      f"makes it: {command('SOURCE', path, config)}"
-    )
-  names = sorted(
-    x for x in os.listdir(top) if os.path.isfile(os.path.join(top, x, RECORD))
-  )
-  name = set_name(config, split)
-  if config.image_size == decode.NATIVE:
-    # These images have no other size than the one that they were prepared at.
-    same = (x for x in names if x.startswith(f"{split}_"))
-    name = max(same, key=lambda x: x.split("_")[1].zfill(5), default=name)
-  record = read_record(os.path.join(top, name))
-  if record is None:
-    raise DataError(
-      f"{path} has no {split} images of {config.image_size} pixels, "
-      f"channels={config.channels}, crop={config.crop}, "
-      f"jpeg_dct={config.jpeg_dct}: expected the folder {name}, found "
-      f"{', '.join(names) or 'none'}. Prepare it: "
-      f"{command('SOURCE', path, config)}. Evaluation takes centre squares, "
-      "so it needs a set with crop=center."
-    )
-  found = _Set(os.path.join(top, name), record)
-  num_found = sum(x["num_images"] for x in record["files"])
-  if num_found != record["num_images"] or num_found < 1:
-    raise DataError(
-      f"{found.folder} is not complete: expected {record['num_images']:,} "
-      f"images, found {num_found:,}. Give the command again that prepares it: "
-      f"{command(record['source'], path, config)}"
-    )
-  return found
-
-
-def _check_files(found: _Set) -> None:
-  """Checks that all files of a set are there and as long as they were."""
-  for i, file in enumerate(found.record["files"]):
-    path = file_path(found.folder, i)
-    size = os.path.getsize(path) if os.path.isfile(path) else None
-    if size != file["num_bytes"]:
-      raise _damage(
-        found,
-        f"expected {file['num_bytes']:,} bytes in {os.path.basename(path)}, "
-        f"found {'no file' if size is None else f'{size:,}'}",
-      )
-
-
-def _damage(found: _Set, what: str) -> DataError:
-  return DataError(
-    f"{found.folder} is damaged: {what}. Give the command again that prepared "
-    "it: it checks all files and makes the damaged ones again."
-  )
 
 
 def _read(
-  found: _Set, image_size: int, channels: int, indices: Iterable[int]
+  found: prepared_set.Set,
+  opened: _Files,
+  image_size: int,
+  channels: int,
+  indices: Iterable[int],
 ) -> Iterator[np.ndarray]:
   """Yields the images at increasing indices."""
-  to_image = functools.partial(_image, image_size, channels)
-  counts = [x["num_images"] for x in found.record["files"]]
-  ends = np.cumsum(counts)
-  reader = _reader(found.folder, len(counts))
+
+  def read_group(group):
+    return [x for part in group for x in opened.read(*part)]
+
   indices = iter(indices)
   while chunk := list(itertools.islice(indices, _READ_AHEAD)):
-    chunk = np.asarray(chunk)
-    numbers = np.searchsorted(ends, chunk, "right")
-    parts = []
-    for number in np.unique(numbers):
-      first = ends[number] - counts[number]
-      parts.append((number, (chunk[numbers == number] - first).tolist()))
+    opened.make_local()
+    numbers, places = np.divmod(chunk, found.record["images_per_file"])
+    parts = [
+      (int(number), places[numbers == number].tolist())
+      for number in np.unique(numbers)
+    ]
+    # A batch may have images of many files, so a thread reads several files.
+    size = -(-len(parts) // _NUM_READERS)
+    groups = [parts[i : i + size] for i in range(0, len(parts), size)]
     try:
-      for records in _threads().map(lambda part: reader(*part), parts):
-        yield from map(to_image, records)
+      for records in _threads().map(read_group, groups):
+        for record in records:
+          yield _image(image_size, channels, record)
     # array_record has errors of its own where a file is damaged.
     except (OSError, RuntimeError, ValueError, LookupError) as error:
-      raise _damage(
-        found, f"an image cannot be read ({type(error).__name__})"
-      ) from error
+      raise opened.damage(type(error).__name__) from error
 
 
 def _image(image_size: int, channels: int, content: bytes) -> np.ndarray:
@@ -293,46 +197,13 @@ def _image(image_size: int, channels: int, content: bytes) -> np.ndarray:
   Raises:
     ValueError: The record has another size.
   """
-  shape = tuple(np.frombuffer(content[: HEADER.size], "<u4"))
+  header = prepared_set.HEADER.size
+  shape = tuple(np.frombuffer(content[:header], "<u4"))
   if len(shape) != 3 or shape[2] != channels:
     raise ValueError("no image")
   if image_size not in (decode.NATIVE, min(shape[:2])):
     raise ValueError("another size")
-  return np.frombuffer(content, np.uint8, offset=HEADER.size).reshape(shape)
-
-
-def _reader(folder: str, num_files: int) -> Any:
-  """Returns a function of a file's number and of places in it: the records.
-
-  Files are opened when they are needed, and stay open.
-  """
-  module = array_record()
-
-  @functools.lru_cache(maxsize=num_files)
-  def opened(number):
-    return module.ArrayRecordReader(
-      file_path(folder, number),
-      _READER_OPTIONS,
-      file_reader_buffer_size=_READER_BUFFER,
-    )
-
-  return lambda number, places: opened(int(number)).read(places)
-
-
-def array_record() -> Any:
-  """Imports the module that reads and writes array_record files.
-
-  Raises:
-    DataError: It is not installed.
-  """
-  try:
-    from array_record.python import array_record_module
-  except ImportError as error:
-    raise DataError(
-      "Prepared images need the package array_record, which cannot be imported "
-      f"({error}). Run `pip install array_record`."
-    ) from error
-  return array_record_module
+  return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 @functools.cache

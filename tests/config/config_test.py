@@ -58,6 +58,7 @@ ANY_TEXT = {
   "data.test_split",
   "data.feature",
   "data.data_dir",
+  "data.cache_dir",
   "generator.source",
   "metrics.inception",
   "metrics.statistics",

@@ -13,13 +13,15 @@ import pytest
 import tiny
 from image_files import noise, save_one, write_tree
 
-from hatebm_jax import data
-from hatebm_jax.data import prepare, prepared
+from hatebm_jax import data, errors
+from hatebm_jax.data import prepare
 
 
-def make(source, out, split="train", per_file=4, **overrides):
+def make(
+  source, out, split="train", per_file=4, shard=prepare.ALL, **overrides
+):
   config = tiny.data_config(source, **overrides)
-  folder = prepare.prepare(config, split, str(out), per_file)
+  folder = prepare.prepare(config, split, str(out), shard, per_file)
   config.update(source=f"prepared:{out}")
   return config, folder
 
@@ -67,7 +69,7 @@ def test_images_are_read_at_any_place(tmp_path):
   found = data.open_source(config, "test")
   expected = data.open_source(tiny.data_config("digits"), "test")
   assert found.num_images == 360
-  assert len(os.listdir(folder)) == 4 + 3
+  assert len(os.listdir(folder)) == 2 * 4 + 3
   places = [359, 0, 100, 99, 99, 200]
   np.testing.assert_array_equal(found.images(places), expected.images(places))
 
@@ -151,7 +153,7 @@ def write_or_die(path, images):
   return write(path, some())
 
 prepare._write_file = write_or_die
-prepare.prepare(config, "train", sys.argv[2], 4)
+prepare.prepare(config, "train", sys.argv[2], images_per_file=4)
 """
 
 
@@ -166,7 +168,9 @@ def test_a_killed_call_goes_on(tmp_path, tree, capsys):
   )
   assert killed.returncode == -signal.SIGKILL, killed.stderr
   half = tiny.data_config(f"prepared:{out}")
-  with pytest.raises(data.DataError, match="expected 11 images, found 8"):
+  with pytest.raises(
+    data.DataError, match="expected 3 files of images, found 2"
+  ):
     data.open_source(half)
   capsys.readouterr()
   _, folder = make(tree, out)
@@ -175,7 +179,12 @@ def test_a_killed_call_goes_on(tmp_path, tree, capsys):
   left = contents(folder)
   assert left == contents(whole)
   assert sorted(left) == [
-    *(f"images-0000{i}.array_record" for i in range(3)),
+    "images-00000.array_record",
+    "images-00000.json",
+    "images-00001.array_record",
+    "images-00001.json",
+    "images-00002.array_record",
+    "images-00002.json",
     "labels.int32",
     "set.json",
   ]
@@ -215,23 +224,85 @@ def test_another_source_is_refused(tmp_path, tree):
     make("digits", tmp_path / "out")
 
 
-def test_two_calls_at_once_are_refused(tmp_path):
-  with (
-    prepare._alone(str(tmp_path)),
-    pytest.raises(data.DataError, match="another process"),
-    prepare._alone(str(tmp_path)),
-  ):
-    pass
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_shards_make_the_files_of_one_call(tmp_path, tree, capsys, order):
+  _, whole = make(tree, tmp_path / "whole", per_file=2)
+  out = tmp_path / "out"
+  for i in order:
+    half = tiny.data_config(f"prepared:{out}")
+    with pytest.raises(data.DataError, match=r"not complete|found none"):
+      data.open_source(half)
+    _, folder = make(tree, out, per_file=2, shard=prepare.Shard(i, 3))
+  assert contents(folder) == contents(whole)
+  assert "2 of 6 files are missing" in capsys.readouterr().out
+  data.open_source(half)
 
 
+def test_another_number_of_shards_goes_on(tmp_path, tree):
+  _, whole = make(tree, tmp_path / "whole", per_file=2)
+  make(tree, tmp_path / "out", per_file=2, shard=prepare.Shard(1, 4))
+  for i in range(2):
+    # The number of images in a file stays what it was.
+    shard = prepare.Shard(i, 2)
+    _, folder = make(tree, tmp_path / "out", per_file=5, shard=shard)
+  assert contents(folder) == contents(whole)
+
+
+def test_a_shard_of_another_source_is_refused(tmp_path, tree):
+  make(tree, tmp_path / "out", shard=prepare.Shard(0, 2))
+  with pytest.raises(data.DataError, match="another source: expected 'digits'"):
+    make("digits", tmp_path / "out", shard=prepare.Shard(1, 2))
+
+
+HOLDING = """
+import sys
+from etils import epath
+from hatebm_jax.data import prepare
+with prepare._alone(epath.Path(sys.argv[1]), [0, 2]):
+  print("locked", flush=True)
+  sys.stdin.read()
+"""
+
+
+def test_two_calls_for_one_file_are_refused(tmp_path, tree):
+  folder = tmp_path / "out" / "train_8_3_center_accurate"
+  folder.mkdir(parents=True)
+  with subprocess.Popen(
+    [sys.executable, "-c", HOLDING, str(folder)],
+    cwd=child.ROOT,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as other:
+    assert other.stdout.readline() == "locked\n"
+    make(tree, tmp_path / "out", shard=prepare.Shard(1, 2))
+    with pytest.raises(data.DataError, match="another process"):
+      make(tree, tmp_path / "out")
+    other.stdin.close()
+  make(tree, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["set.json", "images-00000.json"])
 @pytest.mark.parametrize("content", ["[]", "{}", '{"files": [3]}', "no JSON"])
-def test_a_foreign_record_is_refused(tmp_path, content):
-  folder = tmp_path / "train_8_3_center_accurate"
-  folder.mkdir()
-  (folder / "set.json").write_text(content)
-  config = tiny.data_config(f"prepared:{tmp_path}")
-  with pytest.raises(data.DataError, match=r"set\.json"):
+def test_a_foreign_record_is_refused(tmp_path, tree, name, content):
+  config, folder = make(tree, tmp_path / "out")
+  pathlib.Path(folder, name).write_text(content)
+  with pytest.raises(data.DataError, match=name):
     data.open_source(config)
+  with pytest.raises(data.DataError, match=name):
+    make(tree, tmp_path / "out")
+
+
+@pytest.mark.parametrize("field", ["num_images", "images_per_file"])
+@pytest.mark.parametrize("value", [0, -1, 10**15])
+def test_strange_numbers_are_refused(tmp_path, tree, field, value):
+  config, folder = make(tree, tmp_path / "out")
+  path = pathlib.Path(folder, "set.json")
+  record = json.loads(path.read_text())
+  path.write_text(json.dumps(record | {field: value}))
+  with pytest.raises(data.DataError, match=r"at least 1|complete|damaged"):
+    source = data.open_source(config)
+    source.images(range(11))
 
 
 def test_a_missing_set_is_named_with_its_command(tmp_path, tree):
@@ -245,19 +316,17 @@ def test_a_missing_set_is_named_with_its_command(tmp_path, tree):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-  for path in (tmp_path / "none", "gs://bucket/set"):
-    config = tiny.data_config(f"prepared:{path}")
-    with pytest.raises(data.DataError, match="local or a mounted folder"):
-      data.open_source(config)
+  config = tiny.data_config(f"prepared:{tmp_path / 'none'}")
+  with pytest.raises(data.DataError, match=r"found none .*This command makes"):
+    data.open_source(config)
 
 
 def test_the_decoder_is_that_of_the_preparation(tmp_path, tree):
   config, folder = make(tree, tmp_path / "out")
   assert data.decoder(config) == data.decoder(tiny.data_config(tree))
-  record = prepared.read_record(folder)
-  record["decoder"] = "Pillow 1.0"
-  with open(os.path.join(folder, "set.json"), "w") as file:
-    json.dump(record, file)
+  path = pathlib.Path(folder, "set.json")
+  record = json.loads(path.read_text())
+  path.write_text(json.dumps(record | {"decoder": "Pillow 1.0"}))
   assert data.decoder(config) == "Pillow 1.0"
 
 
@@ -267,16 +336,46 @@ def test_native_images_have_the_prepared_size(tmp_path, tree):
   assert data.native_size(config) == 16
 
 
-def test_the_command(tmp_path):
-  command = [
-    *(sys.executable, "-m", "hatebm_jax.data.prepare", "digits"),
-    *(str(tmp_path / "out"), "--config=digits"),
-  ]
-  first, second = (
-    subprocess.run(command, cwd=child.ROOT, capture_output=True, text=True)
-    for _ in range(2)
+def command(*arguments):
+  return subprocess.Popen(
+    [
+      *(sys.executable, "-m", "hatebm_jax.data.prepare"),
+      *(*map(str, arguments), "--config=digits"),
+    ],
+    cwd=child.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
-  assert first.returncode == second.returncode == 0, first.stderr
-  assert "train_16_1_center_accurate: 1,437 images." in first.stdout
-  assert "test_16_1_center_accurate: 360 images." in first.stdout
-  assert second.stdout.count("all files are whole") == 2
+
+
+def test_the_command(tmp_path):
+  for _ in range(2):
+    process = command("digits", tmp_path / "out")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    name = "16_1_center_accurate"
+    assert f"train_{name}: 1,437 images, the set is complete." in out
+    assert f"test_{name}: 360 images, the set is complete." in out
+  assert out.count("1 of 1 files are there and whole.") == 2
+
+
+def test_hosts_that_start_at_once(tmp_path):
+  hosts = [
+    command("digits", tmp_path / "out", f"--shard={i}/3") for i in range(3)
+  ]
+  for host in hosts:
+    _, err = host.communicate()
+    assert host.returncode == 0, err
+  config = tiny.data_config(f"prepared:{tmp_path / 'out'}")
+  config.update(image_size=16, channels=1)
+  found = data.load_all(data.open_source(config, "test"))
+  config.source = "digits"
+  expected = data.load_all(data.open_source(config, "test"))
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shard", ["1", "2/2", "-1/2", "0/0", "a/b"])
+def test_a_wrong_shard_is_refused(shard):
+  with pytest.raises(errors.ConfigError, match="--shard: expected I/N"):
+    prepare._shard(shard)
