@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -160,6 +161,43 @@ def test_processes_of_a_host_share_a_copy(bucket_url, tmp_path, tree):
   assert [int(out) for out, _ in outputs] == [expected] * 2, outputs
   # One of the two has copied, and shows how far it is.
   assert sum("copying" in err for _, err in outputs) == 1
+
+
+KILLED = """
+import json, os, pathlib, signal, sys
+import ml_collections
+from hatebm_jax import data
+from hatebm_jax.data import bucket_copy
+config = ml_collections.ConfigDict(json.loads(sys.argv[1]))
+download = bucket_copy.buckets.download
+
+def download_or_die(path, file):
+  if path.name == "images-00001.array_record":
+    pathlib.Path(file).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+  download(path, file)
+
+bucket_copy.buckets.download = download_or_die
+bucket_copy._NUM_THREADS = 1
+data.load_all(data.open_source(config))
+"""
+
+
+def test_a_killed_copy_goes_on(bucket_url, tmp_path, tree):
+  make(tree, bucket_url)
+  config = config_of(bucket_url, tmp_path)
+  all_bytes = data.open_source(config).to_copy
+  killed = subprocess.run(
+    [sys.executable, "-c", KILLED, config.to_json()],
+    cwd=child.ROOT,
+    env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    capture_output=True,
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  source = data.open_source(config)
+  assert 0 < source.to_copy < all_bytes
+  expected = data.load_all(data.open_source(tiny.data_config(tree)))
+  np.testing.assert_array_equal(data.load_all(source), expected)
 
 
 def test_no_room_is_one_message(bucket_url, tmp_path, tree, monkeypatch):
