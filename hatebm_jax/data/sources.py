@@ -50,7 +50,8 @@ def open_source(
     `num_images` stays the number of files. Workdirs of runs are skipped.
   - `tfds:NAME`: a prepared TensorFlow data set with a feature `image`. The
     split test is its split `test` or, if it has none, `validation`.
-  - `prepared:PATH`: the images that `prepare.py` made of one of these sources.
+  - `prepared:PATH`: the images that `prepare.py` made of one of these sources,
+    in a folder or a bucket.
 
   Images are decoded once and kept in the memory of each host if they fit into
   `cache_gib`. If they do not fit, the images of a folder or of array_record
@@ -64,7 +65,8 @@ def open_source(
       feature (names, '' for the usual ones), image_size (pixels), channels (1
       or 3), crop ('center' or 'random'), jpeg_dct ('accurate' or 'fast'),
       data_dir (folder of the prepared TensorFlow data sets, '' for TensorFlow's
-      default) and cache_gib (GiB).
+      default), cache_dir (local folder for copies of prepared images in a
+      bucket, '' for the default one) and cache_gib (GiB).
     split: 'train' or 'test'.
 
   Returns:
