@@ -17,11 +17,11 @@ from hatebm_jax import check as check_lib
 from hatebm_jax import config as config_lib
 from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
 from hatebm_jax.run import (
-  checkpoint,
   device_errors,
   distributed,
   files,
   signals,
+  thread_errors,
   weights,
 )
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
   if not flags.FLAGS["verbosity"].present:
     # Orbax and clu log every detail, but people read the progress lines.
     logging.set_verbosity(logging.WARNING)
-    checkpoint.hide_threads()
+    thread_errors.hide()
   config = _CONFIG.value
   try:
     _check_topology()

@@ -17,6 +17,7 @@ import bucket_servers
 FAILURES = (429, 500, 503, "dropped", "lost", "cut")
 _CHUNK = 1 << 18  # Bytes of a body that are let through at a time.
 _LAG = 0.1  # Seconds that a late chunk may catch up.
+_HOUR = 3600
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -37,16 +38,17 @@ class Proxy:
     self.url = bucket_servers.free_url()
     self.server_url = ""
     self.share, self.failures, self.delay = 0.0, FAILURES, 0.0
+    self._passes = 0
     self.rate, self._free = math.inf, 0.0
-    self.counts = dict.fromkeys(FAILURES, 0)
-    self.sent = collections.Counter()
+    self.counts, self.sent = collections.Counter(), collections.Counter()
     self._random, self._lock = random.Random(seed), threading.Lock()
     self._server, self._sockets = None, set()
 
   def draw(self):
     """Returns what happens to the next request; None if it succeeds."""
     with self._lock:
-      if self._random.random() >= self.share:
+      self._passes -= 1
+      if self._passes >= 0 or self._random.random() >= self.share:
         return None
       failure = self._random.choice(self.failures)
       self.counts[failure] += 1
@@ -74,6 +76,27 @@ class Proxy:
     self._server.server_close()
     for connection in list(self._sockets):
       _reset(connection)
+
+  @contextlib.contextmanager
+  def failing(self, failure, passes=0):
+    """Fails all requests until the end.
+
+    Args:
+      failure: A status; one of FAILURES; `silent`, which never answers; or
+        `closed`, which refuses all connections.
+      passes: Number of requests that succeed before, unless it is `closed`.
+    """
+    before = self.share, self.failures
+    if failure == "closed":
+      self.close()
+    else:
+      self.share, self.failures, self._passes = 1.0, (failure,), passes
+    try:
+      yield
+    finally:
+      self.share, self.failures = before
+      if failure == "closed":
+        self.open()
 
   def __enter__(self):
     self.open()
@@ -115,6 +138,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(failure, [], b"This is a failure of the test.")
     elif failure == "dropped":
       self._drop()
+    elif failure == "silent":
+      time.sleep(_HOUR)
     else:
       status, headers, content = self._ask(body)
       if failure == "lost":

@@ -1,12 +1,14 @@
 """A tiny run in a bucket, and what it leaves."""
 
+import time
+
 import chex
 import child
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hatebm_jax.run import files, logs, npz, workdir
+from hatebm_jax.run import checkpoint, files, logs, npz, workdir
 
 STEPS = 12
 FLAGS = (
@@ -18,9 +20,35 @@ FLAGS = (
 )
 
 
-def start(path, num_steps=STEPS, prefix=()):
-  steps = f"--config.train.num_steps={num_steps}"
-  return child.start(path, *FLAGS, steps, num_devices=1, prefix=prefix)
+def start(path, num_steps=STEPS, prefix=(), cache=None):
+  flags = *FLAGS, f"--config.train.num_steps={num_steps}"
+  return child.start(path, *flags, num_devices=1, prefix=prefix, cache=cache)
+
+
+def start_until_saved(path, cache=None):
+  """Starts a run and waits until it has saved two checkpoints."""
+  run = start(path, cache=cache)
+  child.wait_for(run, lambda: len(checkpoint.steps(path)) > 1)
+  return run
+
+
+def train_twice(path, proxy, failure, cache=None):
+  """Trains until the server fails for good, and goes on when it answers again.
+
+  Args:
+    path: Path of the workdir.
+    proxy: Open `bucket_proxy.Proxy` before the server.
+    failure: What `proxy.failing` takes.
+    cache: Folder of compiled programs, as in `child.start`.
+  """
+  run = start_until_saved(path, cache)
+  with proxy.failing(failure):
+    begin = time.monotonic()
+    output = child.finish(run, 1)
+    print(f"ended after {time.monotonic() - begin:.0f} s", flush=True)
+  assert output.count("error:") == 1 and "Traceback" not in output, output
+  print(output.splitlines()[-1], flush=True)
+  assert "Resuming at step" in child.finish(start(path, cache=cache))
 
 
 def read_state(folder):

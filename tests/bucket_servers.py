@@ -84,17 +84,21 @@ def gs():
     yield f"gs://{BUCKET}"
 
 
+@contextlib.contextmanager
 def gs_at(url):
-  """Sends all requests for gs:// to the server at a URL, as a context."""
-  pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
-  return environment(
+  """Sends all requests for gs:// to the server at a URL, until the end."""
+  gcsfs = pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
+  with environment(
     # gcsfs would ask Google's own servers, by gRPC, what kind of bucket this
     # is. It reads this when it is imported.
     GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",
     GOOGLE_AUTH_TOKEN_FOR_TESTING="token",
     STORAGE_EMULATOR_HOST=url,
     TENSORSTORE_GCS_HTTP_URL=url,
-  )
+  ):
+    _forget(gcsfs.GCSFileSystem)
+    yield
+  _forget(gcsfs.GCSFileSystem)
 
 
 def make_gs_bucket(url):
@@ -125,20 +129,24 @@ def s3_at(url):
     AWS_DEFAULT_REGION="us-east-1",
     AWS_ENDPOINT_URL=url,
   ):
-    _forget(s3fs)
+    _forget(s3fs.S3FileSystem)
     yield
-  _forget(s3fs)
+  _forget(s3fs.S3FileSystem)
 
 
-def _forget(s3fs):
-  """Makes the next request for s3:// ask the environment for the server."""
+def _forget(kind):
+  """Makes the next request of a file system ask the environment for a server.
+
+  Args:
+    kind: Class of the file system.
+  """
   from etils.epath import backend
 
-  from hatebm_jax.run import buckets
+  from hatebm_jax.run import bucket_server, buckets
 
-  s3fs.S3FileSystem.clear_instance_cache()
+  kind.clear_instance_cache()
   backend.fsspec_backend._get_filesystem.cache_clear()
-  buckets._filesystem.cache_clear()
+  bucket_server._filesystem.cache_clear()
   buckets._check_answers.cache_clear()
 
 

@@ -18,17 +18,16 @@ PathFinder.find_spec = find
 STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
-def start(path, *flags, num_devices=8, prefix=()):
+def start(path, *flags, num_devices=8, prefix=(), cache=None):
   """Starts the tiny run of tests/tiny_config.py in a workdir.
-
-  The run keeps its compiled programs in the workdir's own cache, as a user's
-  run does.
 
   Args:
     path: Workdir of the run.
     *flags: Flags of the command.
     num_devices: Number of virtual devices.
     prefix: First words of the command, such as `("prlimit", ...)`.
+    cache: Folder of compiled programs; None: the workdir's own, as in a user's
+      run.
 
   Returns:
     The process, a `subprocess.Popen`.
@@ -41,6 +40,8 @@ def start(path, *flags, num_devices=8, prefix=()):
     + f" --xla_force_host_platform_device_count={num_devices}",
   }
   environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  if cache:
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
   command = [
     *prefix,
     *(sys.executable, "-m", "hatebm_jax.main"),

@@ -22,7 +22,7 @@ import jax
 
 from experiments.paper import checks, manifest, rows, stages
 from hatebm_jax import errors
-from hatebm_jax.run import checkpoint
+from hatebm_jax.run import thread_errors
 
 _WORKDIR = "runs/paper"
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """
   # The accelerator belongs to the stages, which are processes of their own.
   jax.config.update("jax_platforms", "cpu")
-  checkpoint.hide_threads()
+  thread_errors.hide()
   args, overrides = _parser().parse_known_args(arguments)
   try:
     if not (args.row or args.again):

@@ -4,32 +4,30 @@ A bucket holds objects under names with slashes. An object is written whole or
 not at all, and what is written can be read at once. But nothing can be appended
 to an object, it cannot be renamed in one step, and there are no folders and no
 locks. So the rest of `hatebm_jax.run` asks `is_bucket` where it needs one of
-these, and does it in another way.
-
-The requests go through fsspec: `gcsfs` for `gs://`, `s3fs` for `s3://`. Both
-try a failed request again, for about half a minute. Then an `OSError` says what
-failed.
+these, and does it in another way. `hatebm_jax.run.bucket_server` makes the
+requests.
 """
 
-import contextlib
 import functools
 import importlib
 import importlib.util
-import logging
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from etils import epath
 
 from hatebm_jax import errors
+from hatebm_jax.run.bucket_server import (
+  ANSWER_SECONDS,
+  explained,
+  filesystem,
+  in_time,
+  list_one,
+  one_line,
+)
 
-ANSWER_SECONDS = 8.0
-_CONNECT_SECONDS = 5.0
-# A server that is silent for so long has not got the request, or cannot answer.
-_SILENT_SECONDS = 20.0
 # This object is written last into a checkpoint. Orbax gives it the name.
 MARKER = "commit_success.txt"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://?([^/]*)/*(.*)", re.DOTALL)
@@ -186,60 +184,6 @@ def as_path(url: str) -> BucketPath:
   return BucketPath(url)
 
 
-def filesystem(path: epath.PathLike) -> Any:
-  """Returns fsspec's file system of a path in a bucket."""
-  scheme = os.fspath(path).partition("://")[0]
-  return _filesystem(scheme)
-
-
-@functools.cache
-def _filesystem(scheme: str) -> Any:
-  import fsspec
-
-  # What fails is raised, and needs no log with a traceback besides.
-  for name in ("gcsfs", "s3fs", "fsspec"):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  # These defaults also hold for what etils makes.
-  names = ("s3",) if scheme == "s3" else ("gs", "gcs")
-  for name in names:
-    defaults = fsspec.config.conf.setdefault(name, {})
-    for key, value in _options(scheme).items():
-      defaults.setdefault(key, value)
-  store = epath.backend.fsspec_backend.fs(f"{scheme}://")
-  if scheme == "s3":
-    store.retries = 2  # Each of these is all that botocore tries.
-  return store
-
-
-def _options(scheme: str) -> dict[str, Any]:
-  """Returns options of fsspec's file system, and sets those of TensorStore."""
-  # fsspec would remember lists of names. Other processes write into a run too,
-  # and so does TensorStore.
-  options = {"use_listings_cache": False}
-  if scheme == "s3":
-    return options | {
-      "config_kwargs": {
-        "connect_timeout": _CONNECT_SECONDS,
-        "read_timeout": _SILENT_SECONDS,
-        # The pauses are up to 1, 2, 4, 8, 16 and 32 seconds. The mode
-        # `standard` does not repeat what is answered by 429.
-        "retries": {"mode": "legacy", "max_attempts": 6},
-      }
-    }
-  # gcsfs and TensorStore would wait forever for a server that is silent.
-  for name, value in (
-    ("CONNECT_TIMEOUT_SECONDS", _CONNECT_SECONDS),
-    ("LOW_SPEED_TIME_SECONDS", _SILENT_SECONDS),
-    ("LOW_SPEED_LIMIT_BYTES", 1),
-  ):
-    os.environ.setdefault(f"TENSORSTORE_CURL_{name}", f"{value:g}")
-  return options | {
-    "requests_timeout": importlib.import_module("aiohttp").ClientTimeout(
-      sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS
-    )
-  }
-
-
 @functools.cache
 def _check_answers(scheme: str, bucket: str, key: str = "") -> None:
   """Raises a FileError unless the bucket can be listed."""
@@ -249,63 +193,17 @@ def _check_answers(scheme: str, bucket: str, key: str = "") -> None:
   if scheme == "s3":
     with explained(url):
       filesystem(url).connect()  # This reads the description of all requests.
-  status, result = _in_time(lambda: _list_one(scheme, bucket, key))
+  status, result = in_time(lambda: list_one(scheme, bucket, key))
   if status == "done":
     return
   if status == "late":
     found = f"its server did not answer within {ANSWER_SECONDS:g} s"
   else:
-    found = _one_line(result)
+    found = one_line(result)
   raise FileError(
     f"{url}: expected a bucket that can be listed; {found}. Check the name, "
     f"the network and the permissions. {_STORES[scheme].log_in}"
   ) from result
-
-
-def _list_one(scheme: str, bucket: str, key: str) -> None:
-  """Asks for the first name in a bucket that begins with a key."""
-  store = filesystem(f"{scheme}://{bucket}")
-  if scheme == "s3":
-    store.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
-  else:
-    store.call("GET", "b/{}/o", bucket, prefix=key, maxResults=1)
-
-
-def _in_time(function: Callable[[], Any]) -> tuple[str, Exception | None]:
-  """Calls a function; returns `done`, `failed` or `late`, and its error."""
-  outcome = []
-
-  def call():
-    try:
-      outcome.append(("done", function()))
-    except Exception as error:
-      outcome.append(("failed", error))
-
-  thread = threading.Thread(target=call, name="bucket", daemon=True)
-  thread.start()
-  thread.join(ANSWER_SECONDS)
-  status, result = outcome[0] if outcome else ("late", None)
-  return status, result if status == "failed" else None
-
-
-def _one_line(error: BaseException) -> str:
-  text = " ".join(str(error).split())
-  return f"{type(error).__name__}: {text[:300]}" if text else repr(error)
-
-
-@contextlib.contextmanager
-def explained(path: epath.PathLike) -> Iterator[None]:
-  """Turns the errors of the packages for buckets into an OSError."""
-  try:
-    yield
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f"{path} is not there") from error
-  except FileExistsError as error:
-    raise FileExistsError(f"{path} is there already") from error
-  except Exception as error:
-    raise OSError(
-      f"{path}: the server of the bucket failed ({_one_line(error)})"
-    ) from error
 
 
 def _kind(path: BucketPath) -> str | None:

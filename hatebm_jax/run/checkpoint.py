@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
@@ -57,14 +56,6 @@ def steps(workdir: epath.PathLike) -> list[int]:
   """Returns the training steps of a workdir's checkpoints; makes no folder."""
   folder = files.as_path(workdir) / "checkpoints"
   return sorted(newest_checkpoint.folders(folder))
-
-
-def hide_threads() -> None:
-  """Keeps errors in orbax's threads from the terminal.
-
-  A write that fails does so in dozens of threads. One error is raised for all.
-  """
-  logging.get_absl_logger().addFilter(lambda x: "orbax" not in x.pathname)
 
 
 @contextlib.contextmanager
@@ -198,6 +189,9 @@ class Checkpoints:
       cleanup_tmp_directories=not read_only,
       create=not read_only,
       read_only=read_only,
+      # Where a folder could not be made, orbax's other threads would wait for
+      # it for minutes, and the process for them.
+      async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     self._handler = _Handler(self._mirror)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()

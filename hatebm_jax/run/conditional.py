@@ -8,7 +8,8 @@ import json
 import os
 import urllib.parse
 
-from hatebm_jax.run.buckets import BucketPath, explained, filesystem
+from hatebm_jax.run.bucket_server import explained, filesystem
+from hatebm_jax.run.buckets import BucketPath
 
 # What S3 says if an object has another version, is gone, or is being written.
 _OTHER_VERSION = (

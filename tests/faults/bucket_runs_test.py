@@ -4,10 +4,18 @@ import os
 import signal
 import time
 
+import bucket_proxy
 import bucket_servers
 import child
 import pytest
-from bucket_runs import FLAGS, STEPS, assert_same_results, start
+from bucket_runs import (
+  FLAGS,
+  STEPS,
+  assert_same_results,
+  start,
+  start_until_saved,
+  train_twice,
+)
 
 from hatebm_jax import release, report
 from hatebm_jax.run import buckets, checkpoint, files, lock
@@ -41,8 +49,7 @@ def test_a_killed_run_leaves_the_same(bucket_url, uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
   path = files.as_path(bucket_url)
-  run = start(path)
-  child.wait_for(run, lambda: len(checkpoint.steps(path)) > 1)
+  run = start_until_saved(path)
   run.send_signal(signal.SIGKILL)
   child.finish(run, -signal.SIGKILL)
   with lock.hold(path):
@@ -88,8 +95,7 @@ def test_a_server_may_be_away_for_a_while(tmp_path):
     with bucket_servers.serve_gs(url, root):
       bucket_servers.make_gs_bucket(url)
       path = files.as_path("gs://bucket/run")
-      run = start(path)
-      child.wait_for(run, lambda: len(checkpoint.steps(path)) > 1)
+      run = start_until_saved(path)
     time.sleep(5)
     assert run.poll() is None
     with bucket_servers.serve_gs(url, root):
@@ -97,3 +103,16 @@ def test_a_server_may_be_away_for_a_while(tmp_path):
       whole = tmp_path / "whole"
       child.finish(start(whole))
       assert_same_results(path, whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_server_may_refuse_all_connections(tmp_path):
+  whole = tmp_path / "whole"
+  with (
+    bucket_proxy.Proxy() as proxy,
+    bucket_servers.behind("gs", proxy) as url,
+  ):
+    path = files.as_path(f"{url}/run")
+    train_twice(path, proxy, "closed")
+    child.finish(start(whole))
+    assert_same_results(path, whole, tmp_path)

@@ -1,0 +1,28 @@
+"""Errors in the threads that write checkpoints, which are no news to a user.
+
+A write that fails does so in dozens of threads. One error is raised for all.
+"""
+
+import sys
+from typing import Any
+
+from absl import logging
+
+
+def hide() -> None:
+  """Keeps the errors in threads of orbax and TensorStore from the terminal."""
+  logging.get_absl_logger().addFilter(lambda x: "orbax" not in x.pathname)
+  sys.unraisablehook = _say
+
+
+def _say(found: Any) -> None:
+  """Prints an error that nobody can catch, unless it is one of many.
+
+  Orbax closes its event loop when the first array fails. TensorStore reports
+  the others to the closed loop.
+
+  Args:
+    found: What Python tells `sys.unraisablehook`.
+  """
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
