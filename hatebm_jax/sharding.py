@@ -163,9 +163,17 @@ def fetch(tree: Any) -> Any:
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def any_process(*flags: bool) -> tuple[bool, ...]:
-  """Returns for each flag whether it is set on any process; all then agree."""
+def any_process(*flags: bool, after: Any = None) -> tuple[bool, ...]:
+  """Returns for each flag whether it is set on any process; all then agree.
+
+  Args:
+    *flags: Flags of this process.
+    after: Arrays of programs in which processes talk too. These end first.
+      Without it, a CPU may run both at once, and each process may wait for the
+      other in another one.
+  """
   if jax.process_count() == 1:
     return flags
+  jax.block_until_ready(after)
   gathered = multihost_utils.process_allgather(np.asarray(flags))
   return tuple(bool(flag) for flag in gathered.any(0))

@@ -278,6 +278,7 @@ def _loop(
       stop, overdue = sharding.any_process(
         bool(run.received),
         time.monotonic() - saved_at > 60 * options.checkpoint_minutes,
+        after=metrics,
       )
       last = step == options.num_steps
       due = step % options.checkpoint_every == 0 or overdue
