@@ -1,4 +1,4 @@
-"""Checkpoints of a run's state: the only module that imports orbax.
+"""Checkpoints of a run's state: the only module that calls orbax.
 
 A checkpoint is written beside its final name, with a note and the SHA-256 of
 each of its files, and then renamed. A run that is killed while it writes leaves
@@ -18,11 +18,17 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from hatebm_jax.run import checksums, files, mirror, newest_checkpoint, signals
+from hatebm_jax.run import (
+  checksums,
+  files,
+  mirror,
+  newest_checkpoint,
+  signals,
+  stored_arrays,
+)
 from hatebm_jax.run.newest_checkpoint import CheckpointError
 
-# This stands for an array of a state that is not read.
-SKIPPED = ocp.PLACEHOLDER
+SKIPPED = stored_arrays.SKIPPED
 
 _NOTE = "note.json"
 _ASIDE_SECONDS = 2.0
@@ -88,14 +94,6 @@ def _limit_retries() -> None:
     }
 
 
-def _shapes(tree: Any) -> dict[str, Any]:
-  """Returns the shapes of arrays by name; `SKIPPED` for one that is skipped."""
-  return {
-    _name(keys): SKIPPED if leaf is SKIPPED else tuple(leaf.shape)
-    for keys, leaf in jax.tree.leaves_with_path(tree)
-  }
-
-
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:
   """Returns how orbax reads an array: placed by its sharding, or as NumPy."""
   sharding = getattr(leaf, "sharding", None)
@@ -104,47 +102,6 @@ def _restore_args(leaf: Any) -> ocp.RestoreArgs:
   return ocp.ArrayRestoreArgs(
     sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
   )
-
-
-def _name(keys: tuple[Any, ...]) -> str:
-  return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
-def _check_shapes(
-  path: epath.Path,
-  expected: dict[str, Any],
-  found: dict[str, tuple[int, ...]],
-) -> None:
-  """Raises a CheckpointError for the first array that is not as expected."""
-  for name in sorted(expected.keys() | found.keys()):
-    if expected.get(name) is SKIPPED and name in found:
-      continue
-    if expected.get(name) != found.get(name):
-      raise CheckpointError(
-        f"{path} belongs to another network: {name} has the shape "
-        f"{found.get(name, '(there is none)')}, expected "
-        f"{expected.get(name, 'none')}. Use the --workdir and the config that "
-        "belong together."
-      )
-
-
-def _check_chunks(path: epath.Path, stored: Any) -> None:
-  """Raises a CheckpointError for an array that is stored in too large chunks.
-
-  A chunk is read as a whole. A packed chunk of few bytes could fill the memory.
-
-  Args:
-    path: Path of the checkpoint.
-    stored: Orbax's metadata of its arrays.
-  """
-  for keys, leaf in jax.tree.leaves_with_path(stored):
-    chunk = leaf.storage.chunk_shape
-    if any(a > max(b, 1) for a, b in zip(chunk, leaf.shape, strict=True)):
-      raise CheckpointError(
-        f"{path}: expected {_name(keys)} in chunks of at most "
-        f"its shape {leaf.shape}, found {chunk}. Use a checkpoint that a run "
-        "has written."
-      )
 
 
 class Checkpoints:
@@ -315,7 +272,7 @@ class Checkpoints:
       CheckpointError: If the checkpoint cannot be read.
     """
     with self._reading(step):
-      return _shapes(self._manager.item_metadata(step).tree)
+      return stored_arrays.shapes(self._manager.item_metadata(step).tree)
 
   @signals.hold_back()
   def restore(self, step: int, abstract: Any, is_part: bool = False) -> Any:
@@ -335,14 +292,9 @@ class Checkpoints:
     Raises:
       CheckpointError: If what is stored does not fit, or cannot be read.
     """
-    path = self.path / str(step)
     with self._reading(step):
       stored = self._manager.item_metadata(step).tree
-      expected, found = _shapes(abstract), _shapes(stored)
-      if is_part:
-        found = {name: found[name] for name in expected if name in found}
-      _check_shapes(path, expected, found)
-      _check_chunks(path, stored)
+      stored_arrays.check(self.path / str(step), abstract, stored, is_part)
       args = ocp.args.PyTreeRestore(
         abstract,
         restore_args=jax.tree.map(_restore_args, abstract),
