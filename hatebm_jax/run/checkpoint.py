@@ -43,8 +43,12 @@ class _Handler(ocp.StandardCheckpointHandler):
     note: Note of that checkpoint.
   """
 
-  def __init__(self, copies: mirror.Mirror | None):
-    super().__init__()
+  def __init__(
+    self,
+    copies: mirror.Mirror | None,
+    processes: ocp.options.MultiprocessingOptions,
+  ):
+    super().__init__(multiprocessing_options=processes)
     self._mirror = copies
     self.step = 0
     self.note: dict[str, Any] = {}
@@ -134,28 +138,33 @@ class Checkpoints:
     self._read_only = read_only
     self._mirror = None
     if mirror.is_needed(self.path):
-      mirror.check(self.path.parent)
       self._mirror = mirror.Mirror(self.path, keep, keep_every, read_only)
       keep, keep_every = 1, 0  # of the copies
+    self._writes = not self._mirror or self._mirror.writes
     # The folder that orbax works in.
     self._folder = self._mirror.folder if self._mirror else self.path
+    processes = ocp.options.MultiprocessingOptions()
+    if self._mirror:
+      # Each process works alone in its folder.
+      me = jax.process_index()
+      processes = ocp.options.MultiprocessingOptions(me, {me})
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
       keep_period=None if read_only else keep_every or None,
       # Runs that were killed while they wrote leave such directories.
       cleanup_tmp_directories=not read_only,
-      create=not read_only,
+      create=not read_only and not self._mirror,
       read_only=read_only,
+      multiprocessing_options=processes,
       # Where a folder could not be made, orbax's other threads would wait for
       # it for minutes, and the process for them.
       async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
-    self._handler = _Handler(self._mirror)
+    self._handler = _Handler(self._mirror, processes)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add(checksums.ITEM, ocp.args.StandardSave, self._handler)
-    registry.add(
-      checksums.ITEM, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler()
-    )
+    reader = ocp.PyTreeCheckpointHandler(multiprocessing_options=processes)
+    registry.add(checksums.ITEM, ocp.args.PyTreeRestore, reader)
     self._manager = ocp.CheckpointManager(
       self._folder, options=options, handler_registry=registry
     )
@@ -186,6 +195,8 @@ class Checkpoints:
     step = newest_checkpoint.find(
       self.path, not self._read_only, self._mirror and self._mirror.pull
     )
+    if self._mirror and jax.process_index() > 0 and step is not None:
+      self.check(step)  # Process 0 has its copy.
     self._manager.reload()
     return step
 
@@ -216,14 +227,19 @@ class Checkpoints:
 
     Returns:
       The training step of the newest checkpoint that is left; 0 if none is.
+
+    Raises:
+      CheckpointError: If the newest one could not be written, or one cannot be
+        deleted.
     """
-    self._manager.wait_until_finished()
-    for later in reversed(self.steps()):
-      if later > step:
-        if self._mirror:
-          self._mirror.delete(later)
-        if not self._mirror or later in self._manager.all_steps():
-          self._manager.delete(later)
+    with self._writing():
+      self._manager.wait_until_finished()
+      for later in reversed(self.steps()) if self._writes else ():
+        if later > step:
+          if self._mirror:
+            self._mirror.delete(later)
+          if not self._mirror or later in self._manager.all_steps():
+            self._manager.delete(later)
     return self.latest_step() or 0
 
   def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
@@ -238,7 +254,9 @@ class Checkpoints:
       CheckpointError: If the checkpoint before this one could not be written.
     """
     with self._writing():
-      if step != self._manager.latest_step():
+      if self._mirror:
+        state = mirror.gather(state)
+      if self._writes and step != self._manager.latest_step():
         self._manager.wait_until_finished()
         self._handler.step, self._handler.note = step, note
         self._manager.save(step, args=ocp.args.StandardSave(state))
@@ -302,17 +320,22 @@ class Checkpoints:
       )
       return self._manager.restore(step, args=args)
 
-  def close(self) -> None:
+  def close(self, together: bool = True) -> None:
     """Waits until every checkpoint is on disk.
+
+    Args:
+      together: Whether all processes of the run are known to come here.
 
     Raises:
       CheckpointError: If one could not be written.
     """
-    with self._writing():
-      self._manager.wait_until_finished()
-      self._manager.close()
-    if self._mirror:
-      self._mirror.close()
+    try:
+      with self._writing(together and not self._read_only):
+        self._manager.wait_until_finished()
+        self._manager.close()
+    finally:
+      if self._mirror:
+        self._mirror.close()
 
   def _reading(self, step: int) -> contextlib.AbstractContextManager[None]:
     """Turns what goes wrong while a checkpoint is read into one message."""
@@ -322,14 +345,18 @@ class Checkpoints:
     )
 
   @contextlib.contextmanager
-  def _writing(self) -> Iterator[None]:
+  def _writing(self, together: bool = True) -> Iterator[None]:
     """Turns what goes wrong in a write into one message, printed last."""
+    ending = contextlib.nullcontext()
+    if self._mirror and together:
+      ending = mirror.end_together(self.path)
+    doing = f"A checkpoint could not be written to {self.path}"
+    advice = (
+      "The older ones are unchanged. Make room, or mend the disk or the "
+      "connection; then the same command resumes the run."
+    )
     try:
-      with _as_ours(
-        f"A checkpoint could not be written to {self.path}",
-        "The older ones are unchanged. Make room, or mend the disk or the "
-        "connection; then the same command resumes the run.",
-      ):
+      with ending, _as_ours(doing, advice):
         yield
     except CheckpointError:
       # Threads of C++ print their own errors; the message must come last.
@@ -339,5 +366,5 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, error: type[BaseException] | None, *_) -> None:
+    self.close(together=error is None)

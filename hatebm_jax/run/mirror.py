@@ -3,15 +3,22 @@
 Orbax writes a checkpoint into a local folder. Its files are then uploaded, and
 at last a marker. A checkpoint without the marker counts as never written. A
 checkpoint is downloaded before it is read.
+
+Of several processes the first one writes, and each reads a copy of its own.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
+from hatebm_jax import sharding
 from hatebm_jax.run import buckets, checksums, files, newest_checkpoint
 from hatebm_jax.run.newest_checkpoint import CheckpointError
 
@@ -25,20 +32,48 @@ def is_needed(path: epath.Path) -> bool:
   return os.fspath(path).startswith("s3://")
 
 
-def check(path: epath.Path) -> None:
-  """Refuses a run of several processes where there is no folder they share.
+def gather(state: Any) -> Any:
+  """Returns a state for the process that writes it alone.
 
   Args:
-    path: Path of the workdir.
+    state: Tree of arrays.
+
+  Returns:
+    The same tree in a run of one process. Otherwise its leaves are whole NumPy
+    arrays. They are made one after the other, so that a device needs room for
+    one more.
+  """
+  if jax.process_count() == 1:
+    return state
+
+  def whole(leaf):
+    if leaf.is_fully_replicated:
+      return np.asarray(leaf.addressable_data(0))
+    return sharding.fetch(leaf)
+
+  return jax.tree.map(whole, state)
+
+
+@contextlib.contextmanager
+def end_together(path: epath.Path) -> Iterator[None]:
+  """Ends a block on all processes, and with an error if process 0 has one.
+
+  Args:
+    path: Path of the folder of the checkpoints in the bucket.
 
   Raises:
-    CheckpointError: If the run has several processes and needs a mirror.
+    CheckpointError: If the block has raised one on any process.
   """
-  if is_needed(path) and jax.process_count() > 1:
-    raise CheckpointError(
-      f"{path}: expected a run of one process, found {jax.process_count()}. "
-      "Checkpoints on s3:// are written by one process. Use gs:// or a folder "
-      "that all hosts share."
+  error = None
+  try:
+    yield
+  except CheckpointError as caught:
+    error = caught
+  (failed,) = sharding.any_process(error is not None)
+  if failed:
+    raise error or CheckpointError(
+      f"A checkpoint could not be written to {path}; the message of process 0 "
+      "says why."
     )
 
 
@@ -47,12 +82,15 @@ class Mirror:
 
   Attributes:
     folder: Local folder of the copies. It is deleted with this object.
+    writes: Whether this process writes into the bucket.
   """
 
   def __init__(
     self, path: buckets.BucketPath, keep: int, keep_every: int, read_only: bool
   ):
-    """Makes an empty local folder; removes what killed runs left in the bucket.
+    """Makes an empty local folder.
+
+    Process 0 removes what killed runs have left in the bucket.
 
     Args:
       path: Path of the folder of the checkpoints in the bucket.
@@ -64,7 +102,8 @@ class Mirror:
     self._path, self._keep, self._keep_every = path, keep, keep_every
     self._temporary = tempfile.TemporaryDirectory(prefix="hatebm_checkpoints_")
     self.folder = files.as_path(self._temporary.name)
-    if not read_only:
+    self.writes = not read_only and jax.process_index() == 0
+    if self.writes:
       whole = newest_checkpoint.folders(path)
       for folder in files.entries(path):
         if folder.name.isdecimal() and int(folder.name) not in whole:

@@ -1,6 +1,7 @@
 """Whole runs in a bucket, on real servers on this machine."""
 
 import os
+import re
 import signal
 import time
 
@@ -76,16 +77,37 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(bucket_url, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_run(tmp_path):
-  whole = tmp_path / "whole"
-  with bucket_servers.gs() as url:
-    path = files.as_path(f"{url}/run")
-    for place in (path, whole):
-      for run in child.start_two(
-        place, *FLAGS, f"--config.train.num_steps={STEPS}"
-      ):
-        child.finish(run)
-    assert_same_results(path, whole, tmp_path)
+def test_two_processes_are_killed_and_go_on_as_two_and_as_one(
+  bucket_url, tmp_path
+):
+  path, whole = files.as_path(bucket_url), tmp_path / "whole"
+  steps = f"--config.train.num_steps={STEPS}"
+  pair = child.start_two(path, *FLAGS, steps)
+  child.wait_for(pair[0], lambda: len(checkpoint.steps(path)) > 1)
+  for run in pair[::-1]:
+    run.send_signal(signal.SIGKILL)
+  for run in pair:
+    child.finish(run, -signal.SIGKILL)
+  assert 0 < max(checkpoint.steps(path)) < STEPS
+
+  outputs = [child.finish(x) for x in child.start_two(path, *FLAGS, steps)]
+  assert "Resuming at step" in outputs[0]
+  for run in child.start_two(whole, *FLAGS, steps):
+    child.finish(run)
+  assert_same_results(path, whole, tmp_path)
+
+  for place in (path, whole):
+    assert f"Resuming at step {STEPS}" in child.finish(start(place, STEPS + 2))
+  assert_same_results(path, whole, tmp_path / "one", STEPS + 2)
+
+  pair = child.start_two(path, *FLAGS, "--config.train.num_steps=1000")
+  child.wait_for(pair[0], lambda: max(checkpoint.steps(path)) > STEPS + 2)
+  pair[1].send_signal(signal.SIGTERM)
+  last = set()
+  for run in pair:
+    output = child.finish(run, 143)
+    last.add(re.search(r"Stopped at training step (\d+)", output)[1])
+  assert last == {str(max(checkpoint.steps(path)))}
 
 
 @pytest.mark.slow
