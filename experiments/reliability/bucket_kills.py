@@ -25,6 +25,9 @@ from etils import epath
 
 from hatebm_jax.run import checkpoint, files, workdir
 
+_MANY = 10_000  # training steps, more than a run takes before the last kill
+_MORE = 10  # training steps after the last kill, an even number
+
 
 def last_step(path: epath.Path) -> int:
   """Returns the training step that was logged last; 0 if none was.
@@ -81,26 +84,24 @@ def main() -> None:
   parser.add_argument("out", type=pathlib.Path, help="the .json file to write")
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--steps", type=int, default=300, help="training steps")
   args = parser.parse_args()
   os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
   generator, record = random.Random(args.seed), []
-  start = lambda path: bucket_runs.start(path, args.steps)
   server = {"gs": bucket_servers.gs, "s3": bucket_servers.s3}[args.kind]
   with server() as url, tempfile.TemporaryDirectory() as folder:
     path = files.as_path(f"{url}/run")
     for _ in range(args.kills):
-      record.append(kill(start(path), path, generator))
+      run = bucket_runs.start(path, _MANY)
+      record.append(kill(run, path, generator))
       print(len(record), record[-1], flush=True)
       args.out.write_text(
         json.dumps(vars(args) | {"kills": record}, default=str)
       )
-    assert last_step(path) < args.steps, "the run was too short"
-    child.finish(start(path))
-    whole = pathlib.Path(folder) / "whole"
-    child.finish(start(whole))
+    num_steps, whole = last_step(path) + _MORE, pathlib.Path(folder) / "whole"
+    for place in (path, whole):
+      child.finish(bucket_runs.start(place, num_steps))
     bucket_runs.assert_same_results(
-      path, whole, pathlib.Path(folder), args.steps
+      path, whole, pathlib.Path(folder), num_steps
     )
   print(f"{args.kills} kills, seed {args.seed}: the same, to the bit")
 
