@@ -1,0 +1,43 @@
+"""Runs heats of the race, and prints the table.
+
+python -m experiments.race digits published --seed=0 --core=0 --runs=runs/race
+python -m experiments.race fashion all --data=folder:PATH --runs=runs/race
+python -m experiments.race digits
+
+A heat trains within the budget of its course and adds a line to results.jsonl.
+A heat that has a line is not run again; one that was stopped goes on. Without a
+recipe, the command prints the table of the course.
+"""
+
+import argparse
+import pathlib
+
+from experiments.race import courses, heat, recipes, settings, table
+
+
+def main() -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("course", choices=courses.COURSES)
+  parser.add_argument(
+    "recipe", nargs="*", choices=(*recipes.RECIPES, "all", []), default=[]
+  )
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--core", type=int, default=0, help="core of the CPU")
+  parser.add_argument(
+    "--runs", type=pathlib.Path, default="runs/race", help="folder of all runs"
+  )
+  parser.add_argument("--data", default="", help="source of the images")
+  args = parser.parse_args()
+  settings.use_core(args.core)
+  names = recipes.RECIPES if args.recipe == ["all"] else args.recipe
+  for name in names:
+    if not table.has(args.course, name, args.seed):
+      folder = args.runs.absolute() / f"{args.course}_{name}_{args.seed}"
+      folder.mkdir(parents=True, exist_ok=True)
+      table.add(heat.run(args.course, name, args.seed, folder, args.data))
+  print(table.as_markdown(args.course))
+
+
+if __name__ == "__main__":
+  main()

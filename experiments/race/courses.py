@@ -1,0 +1,54 @@
+"""Courses of the race: data, a budget, and how runs are measured."""
+
+from typing import NamedTuple
+
+# A second of the budget is a second of a core that multiplies matrices at this
+# rate. A slower core gets more time for the same budget.
+GFLOPS = 90.0
+
+
+class Course(NamedTuple):
+  """A course.
+
+  Attributes:
+    config: Name of the config that the runs start from.
+    settings: Overrides of the config, `config.` left out.
+    seconds: Budget of training, in seconds of a core of `GFLOPS`.
+    needs_data: Whether the command names the data.
+  """
+
+  config: str
+  settings: dict[str, object]
+  seconds: float
+  needs_data: bool = True
+
+
+_OF_32_PIXELS = {
+  "data.image_size": 32,
+  "model.width": 64,
+  "train.batch_size": 32,
+  "train.average_decay": 0.998,
+  "generator.bank_size": 1_000,
+  "langevin.num_steps": 20,
+  "metrics.network": "efficientnet_lite0",
+  "metrics.split": "test",
+  "metrics.num_references": 1_000,
+}
+COURSES = {
+  "digits": Course("digits", {}, 300, needs_data=False),
+  "fashion": Course(
+    "cifar10", {**_OF_32_PIXELS, "data.channels": 1, "model.width": 32}, 1_800
+  ),
+  "emoji": Course("cifar10", _OF_32_PIXELS, 3_600),
+  "cifar10_jpeg": Course("cifar10", _OF_32_PIXELS, 7_200),
+}
+# Samples are drawn with these numbers of Langevin steps.
+LENGTHS = (20, 40, 60, 80, 120)
+# Settings of all evaluations.
+EVALUATION = {
+  "sample.weights": "averaged",
+  "sample.num_images": 1_000,
+  "chains.num_chains": 0,
+}
+# Settings of the long chains, ten times as long as those of training.
+LONG_CHAINS = {**EVALUATION, "chains.num_chains": 256, "chains.multiple": 10}

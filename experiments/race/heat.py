@@ -1,0 +1,169 @@
+"""A heat: one recipe on one course with one seed, trained once and measured."""
+
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from experiments.race import courses, nearest, recipes, settings
+
+_HERE = pathlib.Path(__file__).parent
+_ROOT = _HERE.parents[1]
+# What a heat runs: a copy of these, with the patches of its recipe.
+_PARTS = ("hatebm_jax", "configs", "experiments/race")
+_FIGURES = ("frechet_distance", "kid", "kernel_distance", "precision", "recall")
+_SETS = ("hat", "generator", "held_out")
+
+
+def run(
+  course: str, recipe: str, seed: int, folder: pathlib.Path, data: str
+) -> dict[str, Any]:
+  """Trains a recipe within the budget of a course, and measures its samples.
+
+  A heat that was stopped goes on where it was.
+
+  Args:
+    course: Name of the course.
+    recipe: Name of the recipe.
+    seed: Seed of the run.
+    folder: Folder for the files of this heat. The cost of a step of the recipe
+      is kept beside it.
+    data: Source of the images; empty: that of the config.
+
+  Returns:
+    A row of the table of results.
+  """
+  tree = make_tree(recipe, folder / "code")
+  cost = _cost(tree, course, recipe, folder.parent)
+  group = courses.COURSES[course]
+  num_steps = int(group.seconds * courses.GFLOPS / cost)
+  chosen = settings.overrides(course, recipe, num_steps, data)
+  chosen |= {"seed": seed, "sample.num_images": 64}
+  workdir = folder / "run"
+  _main(tree, f"--config={group.config}", f"--workdir={workdir}", **chosen)
+  lengths = {
+    length: _figures(_evaluate(tree, workdir, {"evaluate.num_steps": length}))
+    for length in courses.LENGTHS
+  }
+  long_chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
+  best = best_length(lengths)
+  samples = _samples(tree, workdir, best)
+  return {
+    **{"course": course, "recipe": recipe, "seed": seed},
+    **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
+    **{"lengths": lengths, "best": best},
+    "curve": [
+      [point["step"], point["frechet_distance"]]
+      for point in long_chains["curve"]
+    ],
+    "nearest": nearest.measure(samples, workdir),
+    "commit": _commit(),
+    "date": datetime.date.today().isoformat(),
+  }
+
+
+def best_length(lengths: dict[int, dict[str, Any]]) -> int:
+  """Returns the number of Langevin steps with the smallest distance.
+
+  Args:
+    lengths: Figures by number of steps, from `run`.
+  """
+  return min(lengths, key=lambda x: lengths[x]["hat"]["frechet_distance"])
+
+
+def make_tree(recipe: str, tree: pathlib.Path) -> pathlib.Path:
+  """Copies the package and applies the patches of a recipe.
+
+  Args:
+    recipe: Name of the recipe.
+    tree: Folder for the copy; it is made anew.
+
+  Returns:
+    The same folder.
+  """
+  shutil.rmtree(tree, ignore_errors=True)
+  for part in _PARTS:
+    shutil.copytree(_ROOT / part, tree / part)
+  for name in recipes.RECIPES[recipe].patches:
+    patch = _HERE / "patches" / f"{name}.patch"
+    subprocess.run(["git", "apply", patch], cwd=tree, check=True)
+  return tree
+
+
+def _python(tree: pathlib.Path, *arguments: str) -> str:
+  """Runs a command in a copy of the package; returns what it prints."""
+  environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"}
+  return subprocess.run(
+    [sys.executable, "-m", *arguments],
+    cwd=tree,
+    env=environment,
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  ).stdout
+
+
+def _main(tree: pathlib.Path, *arguments: str, **overrides: Any) -> None:
+  """Runs the package's command."""
+  _python(tree, "hatebm_jax.main", *arguments, *settings.flags(overrides))
+
+
+def _cost(
+  tree: pathlib.Path, course: str, recipe: str, folder: pathlib.Path
+) -> float:
+  """Returns the GFLOP of a training step; they are measured once."""
+  file = folder / f"{course}_{recipe}.gflop"
+  if not file.exists():
+    file.write_text(_python(tree, "experiments.race.pace", course, recipe))
+  return float(file.read_text())
+
+
+def _evaluate(
+  tree: pathlib.Path, workdir: pathlib.Path, chosen: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns evaluation.json with some settings; it is made once."""
+  name = "_".join(str(value) for value in chosen.values())
+  out = workdir.parent / f"evaluation_{name}"
+  if not (out / "evaluation.json").exists():
+    _main(
+      tree,
+      f"--workdir={workdir}",
+      f"--out={out}",
+      "--mode=evaluate",
+      **courses.EVALUATION | chosen,
+    )
+  return json.loads((out / "evaluation.json").read_text())
+
+
+def _samples(
+  tree: pathlib.Path, workdir: pathlib.Path, length: int
+) -> pathlib.Path:
+  """Draws samples; returns their file."""
+  out = workdir.parent / "samples"
+  chosen = courses.EVALUATION | {"evaluate.num_steps": length}
+  _main(tree, f"--workdir={workdir}", f"--out={out}", "--mode=sample", **chosen)
+  return next(iter(out.rglob("*.npz")))
+
+
+def _figures(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+  """Returns the figures that a row keeps, by set of images."""
+  names = (*_FIGURES, "recognised", "rarest")
+  return {
+    name: {
+      x: found["sets"][name][x]["mean"]
+      for x in names
+      if x in found["sets"][name]
+    }
+    for name in _SETS
+    if name in found["sets"]
+  }
+
+
+def _commit() -> str:
+  """Returns the commit of the checkout."""
+  command = ["git", "rev-parse", "--short", "HEAD"]
+  return subprocess.check_output(command, cwd=_ROOT, text=True).strip()

@@ -1,0 +1,89 @@
+"""The table of results: a line of JSON for each heat."""
+
+import json
+import pathlib
+import statistics
+from typing import Any
+
+FILE = pathlib.Path(__file__).parent / "results.jsonl"
+_COLUMNS = (
+  *("recipe", "seeds", "training steps", "Langevin steps", "distance"),
+  *("generator alone", "recognised", "recall", "lasting", "nearest"),
+)
+
+
+def rows() -> list[dict[str, Any]]:
+  """Returns all rows."""
+  lines = FILE.read_text().splitlines() if FILE.exists() else []
+  return [json.loads(line) for line in lines]
+
+
+def has(course: str, recipe: str, seed: int) -> bool:
+  """Returns whether a heat has a row."""
+  key = course, recipe, seed
+  return any((x["course"], x["recipe"], x["seed"]) == key for x in rows())
+
+
+def add(row: dict[str, Any]) -> None:
+  """Adds a row.
+
+  Args:
+    row: Row of a heat.
+  """
+  with FILE.open("a") as file:
+    file.write(f"{json.dumps(row)}\n")
+
+
+def lasting(row: dict[str, Any]) -> float:
+  """Returns the distance of the longest chains over that of training's length.
+
+  Args:
+    row: Row of a heat.
+  """
+  curve = row["curve"]
+  last = curve[-1][0]
+  trained = min(curve, key=lambda point: abs(point[0] - last / 10))
+  return curve[-1][1] / trained[1]
+
+
+def as_markdown(course: str) -> str:
+  """Returns the rows of a course, means over seeds, the best one first.
+
+  Args:
+    course: Name of the course.
+  """
+  groups = {}
+  for row in rows():
+    if row["course"] == course:
+      groups.setdefault(row["recipe"], []).append(row)
+  distance = lambda row: row["lengths"][str(row["best"])]["hat"][
+    "frechet_distance"
+  ]
+  order = sorted(
+    groups, key=lambda name: statistics.mean(map(distance, groups[name]))
+  )
+  lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
+  return "\n".join(
+    [*lines, *(_line(_cells(name, groups[name])) for name in order)]
+  )
+
+
+def _line(cells) -> str:
+  return f"| {' | '.join(map(str, cells))} |"
+
+
+def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
+  """Returns the cells of a recipe."""
+
+  def mean(figure, of="hat"):
+    values = [x["lengths"][str(x["best"])][of].get(figure) for x in group]
+    return "" if None in values else f"{statistics.mean(values):.3g}"
+
+  several = lambda key: ", ".join(str(x[key]) for x in group)
+  return [
+    *(name, several("seed"), several("training_steps"), several("best")),
+    *(mean("frechet_distance"), mean("frechet_distance", "generator")),
+    *(mean("recognised"), mean("recall")),
+    f"{statistics.mean(map(lasting, group)):.3g}",
+    f"{statistics.mean(x['nearest'] for x in group):.2f}",
+  ]

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from experiments.race import courses, heat, recipes, settings, table
+from hatebm_jax import config as config_lib
+from hatebm_jax.run import checkpoint
+
+
+@pytest.mark.parametrize("course", courses.COURSES)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_settings_are_a_config(course, recipe, tmp_path):
+  if not recipes.RECIPES[recipe].patches:
+    config = settings.config(course, recipe, 1_000)
+    config_lib.check(config)
+    assert config.hat.learning_rate_drops[0][0] == 500
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_patches_fit_the_package(recipe, tmp_path):
+  tree = heat.make_tree(recipe, tmp_path / "code")
+  assert (tree / "hatebm_jax" / "main.py").exists()
+
+
+def _row(recipe, seed, distances, curve):
+  lengths = {
+    str(length): {
+      "hat": {"frechet_distance": x, "recall": 0.5},
+      "generator": {"frechet_distance": 2 * x},
+    }
+    for length, x in distances.items()
+  }
+  best = heat.best_length(lengths)
+  return {
+    **{"course": "fashion", "recipe": recipe, "seed": seed, "best": int(best)},
+    **{"lengths": lengths, "training_steps": 100, "curve": curve},
+    "nearest": 1.0,
+  }
+
+
+def test_table(tmp_path, monkeypatch):
+  monkeypatch.setattr(table, "FILE", tmp_path / "results.jsonl")
+  curve = [[0, 9.0], [20, 4.0], [200, 6.0]]
+  table.add(_row("published", 0, {20: 3.0, 40: 2.0}, curve))
+  table.add(_row("published", 1, {20: 4.0, 40: 5.0}, curve))
+  table.add(_row("clip_1", 0, {20: 1.5, 40: 2.0}, curve))
+  assert table.has("fashion", "published", 1)
+  assert not table.has("digits", "published", 1)
+  assert table.as_markdown("fashion").splitlines()[2:] == [
+    "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 1.5 | 1.00 |",
+    "| published | 0, 1 | 100, 100 | 40, 20 | 3 | 6 |  | 0.5 | 1.5 | 1.00 |",
+  ]
+
+
+@pytest.mark.slow
+def test_a_heat_goes_on_where_it_was(tmp_path, monkeypatch):
+  tiny = courses.COURSES["digits"]._replace(
+    settings={
+      **{"model.width": 4, "train.batch_size": 4, "langevin.num_steps": 2},
+      "train.image_every": 1_000,
+    }
+  )
+  monkeypatch.setitem(courses.COURSES, "digits", tiny)
+  monkeypatch.setattr(courses, "LENGTHS", (2, 3))
+  for name in ("EVALUATION", "LONG_CHAINS"):
+    few = getattr(courses, name) | {"sample.num_images": 16}
+    monkeypatch.setattr(courses, name, few)
+  folder = tmp_path / "digits_published_0"
+  folder.mkdir()
+  # With this cost a heat takes 6 training steps.
+  (tmp_path / "digits_published.gflop").write_text("4500.0")
+  row = heat.run("digits", "published", 0, folder, "")
+  assert row["training_steps"] == 6
+  assert checkpoint.steps(folder / "run")[-1] == 6
+  assert json.loads(json.dumps(row))["lengths"].keys() == {"2", "3"}
+  assert row["curve"][-1][0] == 20 and row["nearest"] > 0
+  again = heat.run("digits", "published", 0, folder, "")
+  assert again == row
