@@ -96,7 +96,13 @@ def make_tree(recipe: str, tree: pathlib.Path) -> pathlib.Path:
 
 def _python(tree: pathlib.Path, *arguments: str) -> str:
   """Runs a command in a copy of the package; returns what it prints."""
-  environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {
+    "PYTHONPATH": str(tree),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "",
+    # All heats share it.
+    "JAX_COMPILATION_CACHE_DIR": str(tree.parents[1] / "xla_cache"),
+  }
   return subprocess.run(
     [sys.executable, "-m", *arguments],
     cwd=tree,
