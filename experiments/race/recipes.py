@@ -55,4 +55,11 @@ RECIPES = {
   "fast_generator": Recipe(generator_rate=1.2e-3),
   "half_batch": Recipe({"train.batch_size": 16}),
   "small_bank": Recipe({"generator.bank_size": 100}),
+  **{
+    name: Recipe(patches=(name,))
+    for name in (
+      *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
+      *("three_generator_updates", "replay_25", "replay_50", "nearest_pairs"),
+    )
+  },
 }
