@@ -51,4 +51,8 @@ EVALUATION = {
   "chains.num_chains": 0,
 }
 # Settings of the long chains, ten times as long as those of training.
-LONG_CHAINS = {**EVALUATION, "chains.num_chains": 256, "chains.multiple": 10}
+LONG_CHAINS = {
+  "chains.num_chains": 256,
+  "chains.multiple": 10,
+  "evaluate.num_steps": 1,
+}
