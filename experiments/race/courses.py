@@ -42,17 +42,17 @@ COURSES = {
   "emoji": Course("cifar10", _OF_32_PIXELS, 3_600),
   "cifar10_jpeg": Course("cifar10", _OF_32_PIXELS, 7_200),
 }
-# Samples are drawn with these numbers of Langevin steps.
-LENGTHS = (20, 40, 60, 80, 120)
 # Settings of all evaluations.
 EVALUATION = {
   "sample.weights": "averaged",
   "sample.num_images": 1_000,
   "chains.num_chains": 0,
 }
-# Settings of the long chains, ten times as long as those of training.
+# Chains ten times as long as those of training. Their distances say which
+# number of Langevin steps suits the samples, and whether images last.
 LONG_CHAINS = {
-  "chains.num_chains": 256,
+  "chains.num_chains": 1_000,
   "chains.multiple": 10,
   "evaluate.num_steps": 1,
+  "sample.num_images": 16,
 }

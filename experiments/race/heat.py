@@ -15,7 +15,10 @@ _HERE = pathlib.Path(__file__).parent
 _ROOT = _HERE.parents[1]
 # What a heat runs: a copy of these, with the patches of its recipe.
 _PARTS = ("hatebm_jax", "configs", "experiments/race")
-_FIGURES = ("frechet_distance", "kid", "kernel_distance", "precision", "recall")
+_FIGURES = (
+  *("frechet_distance", "kernel_distance", "precision", "recall"),
+  *("recognised", "rarest"),
+)
 _SETS = ("hat", "generator", "held_out")
 
 
@@ -45,34 +48,31 @@ def run(
   chosen |= {"seed": seed, "sample.num_images": 64}
   workdir = folder / "run"
   _main(tree, f"--config={group.config}", f"--workdir={workdir}", **chosen)
-  lengths = {
-    length: _figures(_evaluate(tree, workdir, {"evaluate.num_steps": length}))
-    for length in courses.LENGTHS
-  }
-  long_chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
-  best = best_length(lengths)
-  samples = _samples(tree, workdir, best)
+  chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
+  # A chain has at least one step, even where the generator alone is nearer.
+  best = {"evaluate.num_steps": max(1, chains["best_steps"])}
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
-    **{"lengths": lengths, "best": best},
-    "curve": [
-      [point["step"], point["frechet_distance"]]
-      for point in long_chains["curve"]
-    ],
-    "nearest": nearest.measure(samples, workdir),
+    "langevin_steps": chains["best_steps"],
+    **_figures(_evaluate(tree, workdir, best)["sets"]),
+    "curve": [[x["step"], x["frechet_distance"]] for x in chains["curve"]],
+    "lasting": _lasting(chains),
+    "nearest": nearest.measure(_samples(tree, workdir, best), workdir),
     "commit": _commit(),
     "date": datetime.date.today().isoformat(),
   }
 
 
-def best_length(lengths: dict[int, dict[str, Any]]) -> int:
-  """Returns the number of Langevin steps with the smallest distance.
+def _lasting(chains: dict[str, Any]) -> float:
+  """Returns the distance of the longest chains over that of training's length.
 
   Args:
-    lengths: Figures by number of steps, from `run`.
+    chains: Group `chains` of evaluation.json.
   """
-  return min(lengths, key=lambda x: lengths[x]["hat"]["frechet_distance"])
+  curve, trained = chains["curve"], chains["training_steps"]
+  nearest_point = min(curve, key=lambda point: abs(point["step"] - trained))
+  return curve[-1]["frechet_distance"] / nearest_point["frechet_distance"]
 
 
 def make_tree(recipe: str, tree: pathlib.Path) -> pathlib.Path:
@@ -146,26 +146,21 @@ def _evaluate(
 
 
 def _samples(
-  tree: pathlib.Path, workdir: pathlib.Path, length: int
+  tree: pathlib.Path, workdir: pathlib.Path, chosen: dict[str, Any]
 ) -> pathlib.Path:
   """Draws samples; returns their file."""
   out = workdir.parent / "samples"
-  chosen = courses.EVALUATION | {"evaluate.num_steps": length}
+  chosen = courses.EVALUATION | chosen
   _main(tree, f"--workdir={workdir}", f"--out={out}", "--mode=sample", **chosen)
   return next(iter(out.rglob("*.npz")))
 
 
-def _figures(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _figures(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
   """Returns the figures that a row keeps, by set of images."""
-  names = (*_FIGURES, "recognised", "rarest")
   return {
-    name: {
-      x: found["sets"][name][x]["mean"]
-      for x in names
-      if x in found["sets"][name]
-    }
-    for name in _SETS
-    if name in found["sets"]
+    of: {name: sets[of][name]["mean"] for name in _FIGURES if name in sets[of]}
+    for of in _SETS
+    if of in sets
   }
 
 

@@ -34,18 +34,6 @@ def add(row: dict[str, Any]) -> None:
     file.write(f"{json.dumps(row)}\n")
 
 
-def lasting(row: dict[str, Any]) -> float:
-  """Returns the distance of the longest chains over that of training's length.
-
-  Args:
-    row: Row of a heat.
-  """
-  curve = row["curve"]
-  last = curve[-1][0]
-  trained = min(curve, key=lambda point: abs(point[0] - last / 10))
-  return curve[-1][1] / trained[1]
-
-
 def as_markdown(course: str) -> str:
   """Returns the rows of a course, means over seeds, the best one first.
 
@@ -56,9 +44,7 @@ def as_markdown(course: str) -> str:
   for row in rows():
     if row["course"] == course:
       groups.setdefault(row["recipe"], []).append(row)
-  distance = lambda row: row["lengths"][str(row["best"])]["hat"][
-    "frechet_distance"
-  ]
+  distance = lambda row: row["hat"]["frechet_distance"]
   order = sorted(
     groups, key=lambda name: statistics.mean(map(distance, groups[name]))
   )
@@ -76,14 +62,15 @@ def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
   """Returns the cells of a recipe."""
 
   def mean(figure, of="hat"):
-    values = [x["lengths"][str(x["best"])][of].get(figure) for x in group]
+    values = [row[of].get(figure) for row in group]
     return "" if None in values else f"{statistics.mean(values):.3g}"
 
-  several = lambda key: ", ".join(str(x[key]) for x in group)
+  several = lambda key: ", ".join(str(row[key]) for row in group)
   return [
-    *(name, several("seed"), several("training_steps"), several("best")),
+    *(name, several("seed"), several("training_steps")),
+    several("langevin_steps"),
     *(mean("frechet_distance"), mean("frechet_distance", "generator")),
     *(mean("recognised"), mean("recall")),
-    f"{statistics.mean(map(lasting, group)):.3g}",
-    f"{statistics.mean(x['nearest'] for x in group):.2f}",
+    f"{statistics.mean(row['lasting'] for row in group):.3g}",
+    f"{statistics.mean(row['nearest'] for row in group):.2f}",
   ]

@@ -22,33 +22,26 @@ def test_patches_fit_the_package(recipe, tmp_path):
   assert (tree / "hatebm_jax" / "main.py").exists()
 
 
-def _row(recipe, seed, distances, curve):
-  lengths = {
-    str(length): {
-      "hat": {"frechet_distance": x, "recall": 0.5},
-      "generator": {"frechet_distance": 2 * x},
-    }
-    for length, x in distances.items()
-  }
-  best = heat.best_length(lengths)
+def _row(recipe, seed, distance):
   return {
-    **{"course": "fashion", "recipe": recipe, "seed": seed, "best": int(best)},
-    **{"lengths": lengths, "training_steps": 100, "curve": curve},
-    "nearest": 1.0,
+    **{"course": "fashion", "recipe": recipe, "seed": seed},
+    **{"training_steps": 100, "langevin_steps": 20 + seed},
+    "hat": {"frechet_distance": distance, "recall": 0.5},
+    "generator": {"frechet_distance": 2 * distance},
+    **{"lasting": 1.5 + seed, "nearest": 1.0},
   }
 
 
 def test_table(tmp_path, monkeypatch):
   monkeypatch.setattr(table, "FILE", tmp_path / "results.jsonl")
-  curve = [[0, 9.0], [20, 4.0], [200, 6.0]]
-  table.add(_row("published", 0, {20: 3.0, 40: 2.0}, curve))
-  table.add(_row("published", 1, {20: 4.0, 40: 5.0}, curve))
-  table.add(_row("clip_1", 0, {20: 1.5, 40: 2.0}, curve))
+  table.add(_row("published", 0, 2.0))
+  table.add(_row("published", 1, 4.0))
+  table.add(_row("clip_1", 0, 1.5))
   assert table.has("fashion", "published", 1)
   assert not table.has("digits", "published", 1)
   assert table.as_markdown("fashion").splitlines()[2:] == [
     "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 1.5 | 1.00 |",
-    "| published | 0, 1 | 100, 100 | 40, 20 | 3 | 6 |  | 0.5 | 1.5 | 1.00 |",
+    "| published | 0, 1 | 100, 100 | 20, 21 | 3 | 6 |  | 0.5 | 2 | 1.00 |",
   ]
 
 
@@ -61,9 +54,12 @@ def test_a_heat_goes_on_where_it_was(tmp_path, monkeypatch):
     }
   )
   monkeypatch.setitem(courses.COURSES, "digits", tiny)
-  monkeypatch.setattr(courses, "LENGTHS", (2, 3))
-  few = courses.EVALUATION | {"sample.num_images": 16}
-  monkeypatch.setattr(courses, "EVALUATION", few)
+  for name, field in (
+    ("EVALUATION", "sample.num_images"),
+    ("LONG_CHAINS", "chains.num_chains"),
+  ):
+    few = getattr(courses, name) | {field: 16}
+    monkeypatch.setattr(courses, name, few)
   folder = tmp_path / "digits_published_0"
   folder.mkdir()
   # With this cost a heat takes 6 training steps.
@@ -71,7 +67,8 @@ def test_a_heat_goes_on_where_it_was(tmp_path, monkeypatch):
   row = heat.run("digits", "published", 0, folder, "")
   assert row["training_steps"] == 6
   assert checkpoint.steps(folder / "run")[-1] == 6
-  assert json.loads(json.dumps(row))["lengths"].keys() == {"2", "3"}
+  assert json.loads(json.dumps(row)) == row
+  assert row["hat"].keys() >= {"frechet_distance", "recall", "recognised"}
   assert row["curve"][-1][0] == 20 and row["nearest"] > 0
   again = heat.run("digits", "published", 0, folder, "")
   assert again == row
