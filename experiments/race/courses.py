@@ -14,13 +14,13 @@ class Course(NamedTuple):
     config: Name of the config that the runs start from.
     settings: Overrides of the config, `config.` left out.
     seconds: Budget of training, in seconds of a core of `GFLOPS`.
-    needs_data: Whether the command names the data.
+    rate: Learning rate of hat and generator at the start.
   """
 
   config: str
   settings: dict[str, object]
   seconds: float
-  needs_data: bool = True
+  rate: float = 1e-4  # as published
 
 
 _OF_32_PIXELS = {
@@ -35,7 +35,7 @@ _OF_32_PIXELS = {
   "metrics.num_references": 1_000,
 }
 COURSES = {
-  "digits": Course("digits", {}, 300, needs_data=False),
+  "digits": Course("digits", {}, 300, rate=6e-4),
   "fashion": Course(
     "cifar10", {**_OF_32_PIXELS, "data.channels": 1, "model.width": 32}, 1_800
   ),

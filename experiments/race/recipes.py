@@ -4,10 +4,6 @@ import types
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# Both rates are for the first half of a run. They fall to a third of it there,
-# and to a tenth in the last quarter.
-_RATE = 6e-4
-
 
 class Recipe(NamedTuple):
   """A recipe.
@@ -15,34 +11,37 @@ class Recipe(NamedTuple):
   Attributes:
     settings: Overrides of the config, `config.` left out.
     patches: Names of files in `patches/` that change the package.
-    hat_rate: Learning rate of the hat at the start.
-    generator_rate: Learning rate of the generator at the start.
+    hat_rate: Learning rate of the hat, as a multiple of that of the course.
+    generator_rate: The same of the generator.
   """
 
   settings: Mapping[str, object] = types.MappingProxyType({})
   patches: tuple[str, ...] = ()
-  hat_rate: float = _RATE
-  generator_rate: float = _RATE
+  hat_rate: float = 1.0
+  generator_rate: float = 1.0
 
-  def overrides(self, num_steps: int) -> dict[str, object]:
+  def overrides(self, num_steps: int, rate: float) -> dict[str, object]:
     """Returns the overrides of a run.
 
     Args:
       num_steps: Number of training steps.
+      rate: Learning rate of the course.
     """
-    drops = lambda rate: (
-      (max(num_steps // 2, 1), rate / 3),
-      (max(3 * num_steps // 4, 2), rate / 10),
-    )
     return {
-      "hat.data_epsilon": 0.03,
-      "hat.learning_rate": self.hat_rate,
-      "hat.learning_rate_drops": drops(self.hat_rate),
-      "generator.learning_rate": self.generator_rate,
-      "generator.learning_rate_drops": drops(self.generator_rate),
+      **_rates("hat", self.hat_rate * rate, num_steps),
+      **_rates("generator", self.generator_rate * rate, num_steps),
       **self.settings,
       "train.num_steps": num_steps,
     }
+
+
+def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
+  """Returns the learning rates of a network.
+
+  They are a third after half of the steps, and a tenth in the last quarter.
+  """
+  drops = (num_steps // 2, rate / 3), (3 * num_steps // 4, rate / 10)
+  return {f"{group}.learning_rate": rate, f"{group}.learning_rate_drops": drops}
 
 
 RECIPES = {
@@ -51,8 +50,8 @@ RECIPES = {
   "long_chains": Recipe({"langevin.num_steps": 40}),
   "large_steps": Recipe({"langevin.step_size_y": 1e-3}),
   "clip_1": Recipe({"hat.max_grad_norm": 1.0}),
-  "slow_hat": Recipe(hat_rate=3e-4),
-  "fast_generator": Recipe(generator_rate=1.2e-3),
+  "slow_hat": Recipe(hat_rate=0.5),
+  "fast_generator": Recipe(generator_rate=2.0),
   "half_batch": Recipe({"train.batch_size": 16}),
   "small_bank": Recipe({"generator.bank_size": 100}),
   **{

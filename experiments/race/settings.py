@@ -19,9 +19,9 @@ def overrides(
     num_steps: Number of training steps.
     data: Source of the images; empty: that of the config.
   """
-  found = courses.COURSES[course].settings | recipes.RECIPES[recipe].overrides(
-    num_steps
-  )
+  chosen = courses.COURSES[course]
+  changed = recipes.RECIPES[recipe].overrides(num_steps, chosen.rate)
+  found = chosen.settings | changed
   return found | ({"data.source": data} if data else {})
 
 
