@@ -20,6 +20,7 @@ from hatebm_jax import compile as compile_lib
 from hatebm_jax.aot import costs, cycles, hlo
 from hatebm_jax.aot import topology as topology_lib
 from hatebm_jax.models import conv_ops
+from hatebm_jax.run import device_errors
 
 _NOTE = (
   "Nothing here is measured. bound_seconds_per_step is the larger of flops "
@@ -87,6 +88,9 @@ def compile_step(
   Args:
     config: Config of the experiment.
     mesh: Mesh of the devices. They need not exist.
+
+  Raises:
+    DeviceError: If the compiler finds that the devices have too little memory.
   """
   # JAX's default backend here is the host, and not what the step is for.
   config = config.copy_and_resolve_references()
@@ -104,7 +108,8 @@ def compile_step(
   rng = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=everywhere)
   steps = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=everywhere)
   step_fn = compile_lib.compile_steps(objective, state)
-  return step_fn.lower(state, images, rng, steps).compile()
+  with device_errors.explained():
+    return step_fn.lower(state, images, rng, steps).compile()
 
 
 def _arithmetic(
