@@ -108,6 +108,14 @@ def _restore_args(leaf: Any) -> ocp.RestoreArgs:
   )
 
 
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+  """Returns which processes work together in a folder: this one or all."""
+  if not alone:
+    return ocp.options.MultiprocessingOptions()
+  me = jax.process_index()
+  return ocp.options.MultiprocessingOptions(me, {me})
+
+
 class Checkpoints:
   """The checkpoints of a workdir, by training step.
 
@@ -143,11 +151,7 @@ class Checkpoints:
     self._writes = not self._mirror or self._mirror.writes
     # The folder that orbax works in.
     self._folder = self._mirror.folder if self._mirror else self.path
-    processes = ocp.options.MultiprocessingOptions()
-    if self._mirror:
-      # Each process works alone in its folder.
-      me = jax.process_index()
-      processes = ocp.options.MultiprocessingOptions(me, {me})
+    processes = _processes(alone=self._mirror is not None)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
       keep_period=None if read_only else keep_every or None,
