@@ -8,6 +8,7 @@ import sys
 
 import bucket_servers
 import child
+import pytest
 
 PROGRAM = pathlib.Path(child.ROOT) / "tests" / "bucket_hosts.py"
 
@@ -33,6 +34,7 @@ def start_two(url, folder):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_save_restore_and_fail_together(tmp_path):
   with bucket_servers.s3() as url:
     pair = list(start_two(f"{url}/run", tmp_path))
