@@ -127,12 +127,10 @@ def _check_data(found: Findings, config: ml_collections.ConfigDict) -> None:
   for split in splits:
     source = found.try_to(_read_some, config, split)
     if source is not None:
-      copied = f", {source.to_copy / 1e9:,.1f} GB to copy to each host"
-      found.say(
-        "data",
-        f"{source.name}: {source.num_images:,} images"
-        + copied * bool(source.to_copy),
-      )
+      text = f"{source.name}: {source.num_images:,} images"
+      if source.to_copy:
+        text += f", {source.to_copy / 1e9:,.1f} GB to copy to each host"
+      found.say("data", text)
     if split == "train" and source is not None:
       found.try_to(_check_number, source, config.train.batch_size)
 

@@ -1,7 +1,7 @@
 """The config of a run: its fields, their defaults and their checks.
 
-Every field is described once, in `training` or in `usage`. A file of configs/
-starts from `default()` and sets what differs. On the command line
+Every field is described once, in `training`, `images` or `usage`. A file of
+configs/ starts from `default()` and sets what differs. On the command line
 `--config.group.field=value` overrides a field.
 """
 

@@ -3,7 +3,7 @@
 The defaults are the paper's synthesis recipe.
 """
 
-from hatebm_jax.config import rules
+from hatebm_jax.config import images, rules
 from hatebm_jax.config.rules import Field
 
 _START = rules.OnResume.START
@@ -148,85 +148,7 @@ GROUPS = {
       _FREE,
     ),
   },
-  "data": {
-    "source": Field(
-      "tfds:cifar10",
-      rules.SOURCE,
-      "The images come from tfds:NAME, folder:PATH, prepared:PATH or digits. "
-      "hatebm_jax/data/sources.py describes these sources.",
-      _FREE,
-      in_use=True,
-    ),
-    "train_split": Field(
-      "",
-      rules.TEXT,
-      "The training images are this split, such as 'train[:90%]', or this "
-      "folder below the folder of images. Empty means the usual names.",
-      _FREE,
-      in_use=True,
-    ),
-    "test_split": Field(
-      "",
-      rules.TEXT,
-      "The test images are this split or folder. Empty means the usual ones.",
-      _FREE,
-      in_use=True,
-    ),
-    "feature": Field(
-      "",
-      rules.TEXT,
-      "The images are this feature of a TensorFlow data set. Empty means "
-      "'image'.",
-      _FREE,
-      in_use=True,
-    ),
-    "image_size": Field(
-      32,
-      rules.integer(1, 4_096),
-      "Images have this height and width in pixels: 16, 32, 64 or 128.",
-    ),
-    "channels": Field(
-      3, rules.choice(1, 3), "Images have 1 (gray) or 3 (RGB) channels."
-    ),
-    "crop": Field(
-      "center",
-      rules.choice("center", "random"),
-      "`center` takes the centre square of an image. `random` takes a random "
-      "square along the long side in the training split.",
-    ),
-    "jpeg_dct": Field(
-      "accurate",
-      rules.choice("accurate", "fast"),
-      "JPEGs are decoded with this integer DCT: `accurate` is Pillow's, and "
-      "`fast` TensorFlow's, with which the paper's code read its images. "
-      "Pixels differ by about one grey level. Pillow reads other formats.",
-      _RECORDED,
-      in_use=True,
-    ),
-    "data_dir": Field(
-      "",
-      rules.TEXT,
-      "TensorFlow Datasets keeps prepared data in this folder. Empty means its "
-      "own default.",
-      _FREE,
-      in_use=True,
-    ),
-    "cache_dir": Field(
-      "",
-      rules.TEXT,
-      "Prepared images in a bucket are copied into this local folder before "
-      "they are read. Empty means ~/.cache/hatebm_jax.",
-      _FREE,
-      in_use=True,
-    ),
-    "cache_gib": Field(
-      8.0,
-      rules.SCALE,
-      "Decoded images are kept in memory if they need at most this many GiB.",
-      _FREE,
-      in_use=True,
-    ),
-  },
+  "data": images.FIELDS,
   "model": {
     "width": Field(
       256, rules.WIDTH, "The base width of both networks, in channels."
@@ -356,7 +278,8 @@ GROUPS = {
     "norm_epsilon": Field(
       1e-3,
       rules.above(0, 1),
-      "The epsilon of batch normalization; torch-mimicry has 1e-5.",
+      "The epsilon of batch normalization. torch-mimicry's generators have "
+      "1e-5.",
     ),
     "source": Field(
       "",
