@@ -11,16 +11,13 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from experiments.race import settings
-from hatebm_jax import compile as compile_lib
-from hatebm_jax import objectives, sharding
+from hatebm_jax import sharding
+from hatebm_jax.benchmark import programs
 
 _ROUNDS = 15
-_SIZE = 1024  # height and width of the matrices
-_GFLOP = 2e-9 * _SIZE**3  # of their product
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -30,45 +27,19 @@ def _seconds(call: Callable[[], object]) -> float:
   return time.perf_counter() - begin
 
 
-def make_step(config: ml_collections.ConfigDict) -> Callable[[], object]:
-  """Returns a function that takes a training step on black images.
-
-  Args:
-    config: Config of the run.
-  """
-  mesh = sharding.make_mesh()
-  objective = objectives.make(config, mesh)
-  abstract = compile_lib.abstract_state(config, objective, mesh)
-  state = compile_lib.init_state(config, objective, abstract)
-  step_fn = compile_lib.compile_steps(objective, state)
-  side, group = config.data.image_size, config.data
-  shape = (1, config.train.batch_size, side, side, group.channels)
-  images, rng = jnp.zeros(shape, jnp.uint8), jax.random.key(0)
-
-  def step():
-    nonlocal state
-    state, metrics, _ = step_fn(state, images, rng, jnp.ones(1, int))
-    return metrics
-
-  return step
-
-
 def measure(config: ml_collections.ConfigDict) -> float:
   """Returns the cost of a training step in GFLOP of a matrix product.
 
   Args:
     config: Config of the run.
   """
-  step = make_step(config)
-  matrix = jax.random.normal(jax.random.key(0), (_SIZE, _SIZE))
-  product = jax.jit(lambda x: x @ x)
-  for call in (step, lambda: product(matrix)):
-    call()  # It compiles.
-  costs = []
-  for _ in range(_ROUNDS):
-    products = [_seconds(lambda: product(matrix)) for _ in range(3)]
-    costs.append(_seconds(step) / statistics.median(products) * _GFLOP)
-  return statistics.median(costs)
+  mesh = sharding.make_mesh()
+  product, gflop = programs.matrix_product(config, mesh)
+  step = programs.training_step(config, mesh, [programs.start(config, mesh)])
+  pairs = [
+    (_seconds(step.call), _seconds(product.call)) for _ in range(_ROUNDS)
+  ]
+  return statistics.median(x / y for x, y in pairs) * gflop
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ class Recipe(NamedTuple):
 
   Attributes:
     settings: Overrides of the config, `config.` left out.
-    patches: Names of files in `patches/` that change the package.
+    patches: Names of files in `patches/` that change the package, one after
+      the other.
     hat_rate: Learning rate of the hat, as a multiple of that of the course.
     generator_rate: The same of the generator.
   """
@@ -58,7 +59,8 @@ RECIPES = {
     name: Recipe(patches=(name,))
     for name in (
       *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
-      *("three_generator_updates", "replay_25", "replay_50", "nearest_pairs"),
+      *("three_generator_updates", "replay_25", "nearest_pairs"),
     )
   },
+  "replay_50": Recipe(patches=("replay_25", "replay_50")),
 }
