@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -47,9 +46,7 @@ def running(command, url):
 
 def free_url():
   """Returns a URL of this machine with a port that nobody listens at."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return f"http://127.0.0.1:{free.getsockname()[1]}"
+  return f"http://127.0.0.1:{child.free_port()}"
 
 
 def serve_gs(url, root, external_url=None):

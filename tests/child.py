@@ -75,12 +75,16 @@ def python(code, *folders):
   return result.stdout
 
 
-def start_two(path, *flags):
-  """Starts one run of two processes with two devices each."""
+def free_port():
+  """Returns a port of this machine that nobody listens at."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  coordinator = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+    return free.getsockname()[1]
+
+
+def start_two(path, *flags):
+  """Starts one run of two processes with two devices each."""
+  coordinator = f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"
   return [
     start(path, *coordinator, f"--process_id={i}", *flags, num_devices=2)
     for i in range(2)

@@ -36,6 +36,26 @@ def save(root, *names):
     (root / name).write_bytes(encode(noise(seed)))
 
 
+def save_gray(folder, size, num_images=5, split=""):
+  """Saves gray PNGs of noise, 3 pixels wider than high.
+
+  Args:
+    folder: Folder of the images; it may exist.
+    size: Height in pixels, and the seed of the noise.
+    num_images: Number of images.
+    split: Folder below it that gets the images.
+
+  Returns:
+    The source of the folder.
+  """
+  (folder / split).mkdir(parents=True, exist_ok=True)
+  rng = np.random.default_rng(size)
+  for i in range(num_images):
+    pixels = rng.integers(0, 256, (size, size + 3), np.uint8)
+    Image.fromarray(pixels).save(folder / split / f"{i}.png")
+  return f"folder:{folder}"
+
+
 def save_one(folder, pixels, name="one.png", **kwargs):
   """Saves one image in a folder and returns the source of that folder."""
   folder.mkdir(exist_ok=True)

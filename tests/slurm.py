@@ -17,11 +17,7 @@ PROGRAMS = "munged", "slurmctld", "slurmd", "srun", "sbatch"
 
 def conf(folder, host):
   """Returns the text of slurm.conf, for a node that offers four CPUs."""
-  ports = []
-  for _ in range(2):
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      ports.append(free.getsockname()[1])
+  ports = child.free_port(), child.free_port()
   return f"""
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -1,26 +1,18 @@
 import numpy as np
 import pytest
 import tiny
+from image_files import save_gray
 from PIL import Image
 
 from hatebm_jax import data
 from hatebm_jax.evaluation import ood_pairs
 
 
-def _folder(path, size, num_images=5, split=""):
-  (path / split).mkdir(parents=True, exist_ok=True)
-  rng = np.random.default_rng(size)
-  for i in range(num_images):
-    pixels = rng.integers(0, 256, (size, size + 3), np.uint8)
-    Image.fromarray(pixels).save(path / split / f"{i}.png")
-  return f"folder:{path}"
-
-
 def test_both_sides_get_the_lower_resolution(tmp_path):
   # Digits are 8 pixels large, and the hat's images 16.
   config = tiny.config(ood__num_images=20)
   for size, expected in ((64, 8), (4, 4)):
-    pair = ood_pairs.load(config, _folder(tmp_path / str(size), size))
+    pair = ood_pairs.load(config, save_gray(tmp_path / str(size), size))
     assert pair.resized_to == expected
     assert pair.images_in.shape == (20, 16, 16, 1)
     assert pair.held_out.shape == (340, 16, 16, 1)
@@ -42,17 +34,19 @@ def test_both_sides_get_the_lower_resolution(tmp_path):
 
 
 def test_images_of_the_hats_size_or_more_are_not_enlarged(tmp_path):
-  config = tiny.config(data__source=_folder(tmp_path / "in", 20, split="train"))
-  _folder(tmp_path / "in", 20, 7, split="test")
-  pair = ood_pairs.load(config, _folder(tmp_path / "out", 30))
+  config = tiny.config(
+    data__source=save_gray(tmp_path / "in", 20, split="train")
+  )
+  save_gray(tmp_path / "in", 20, 7, split="test")
+  pair = ood_pairs.load(config, save_gray(tmp_path / "out", 30))
   assert pair.resized_to == 16
   expected = data.load_all(data.open_source(config.data, "test"))
   np.testing.assert_array_equal(pair.images_in, expected)
 
 
 def test_the_test_split_is_taken_where_there_is_one(tmp_path):
-  source = _folder(tmp_path / "a", 16, 6, split="train")
-  _folder(tmp_path / "a", 16, 4, split="test")
+  source = save_gray(tmp_path / "a", 16, 6, split="train")
+  save_gray(tmp_path / "a", 16, 4, split="test")
   pair = ood_pairs.load(tiny.config(), source)
   assert len(pair.images_out) == 4 and pair.names[1].endswith("test")
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
+from image_files import save_gray
 
 from hatebm_jax import chains, errors, pixels, sample, sharding
 from hatebm_jax.evaluation import (
@@ -26,15 +26,6 @@ def restored(tmp_path_factory):
   """Returns a run of four training steps on digits."""
   path = shutil.copytree(RUN, tmp_path_factory.mktemp("runs") / "run")
   return sample.restore(tiny.config(), path)
-
-
-def _folder(path, size, num_images=5, split=""):
-  (path / split).mkdir(parents=True, exist_ok=True)
-  rng = np.random.default_rng(size)
-  for i in range(num_images):
-    pixels = rng.integers(0, 256, (size, size + 3), np.uint8)
-    Image.fromarray(pixels).save(path / split / f"{i}.png")
-  return f"folder:{path}"
 
 
 def test_energy_is_the_hats(restored):
@@ -82,7 +73,7 @@ def _rows(result):
 
 
 def test_measures_and_draws(restored, tmp_path):
-  source = _folder(tmp_path / "out", 16, 12)
+  source = save_gray(tmp_path / "out", 16, 12)
   sets = source, source, "flipped"
   result, pictures = _measure(restored, sets=sets, bootstraps=10, num_images=10)
   assert list(result["sets"]) == [source, "digits test, flipped"]

@@ -24,8 +24,7 @@ from hatebm_jax.run import buckets, checkpoint, files, lock
 
 def start_quickly(path):
   """Starts the run with the compiled programs of the tests before it."""
-  name = "JAX_COMPILATION_CACHE_DIR"
-  return start(path, prefix=("env", f"{name}={os.environ[name]}"))
+  return start(path, cache=os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(scope="module")

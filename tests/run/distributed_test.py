@@ -59,9 +59,7 @@ except distributed.ProcessError as error:
 @pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch, host):
   monkeypatch.setattr(distributed, "_START_SECONDS", 0.5)
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"{host}:{free.getsockname()[1]}"
+  address = f"{host}:{child.free_port()}"
   with pytest.raises(distributed.ProcessError, match="did not answer at") as e:
     distributed.start(address, 2, 1)
   assert address in str(e.value)

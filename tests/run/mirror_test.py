@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -15,9 +14,7 @@ PROGRAM = pathlib.Path(child.ROOT) / "tests" / "bucket_hosts.py"
 
 def start_two(url, folder):
   """Starts the program in two processes with folders of their own."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = str(free.getsockname()[1])
+  port = str(child.free_port())
   for index in "01":
     place = folder / index
     place.mkdir()
