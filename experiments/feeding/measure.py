@@ -47,7 +47,7 @@ _NUM_PREPARED = 8192  # images in the prepared set, 0.4 GB
 _IMAGES_PER_FILE = 128  # so that a batch has images of most of 64 files
 _SHAPE = 500, 375  # width and height, the usual size in ImageNet
 _TURNS = 3  # for each case; 1 for grain, whose workers take long to start
-_DECODED, _READ = 4, 32  # batches that are counted in a turn
+_DECODED, _READ = 8, 32  # batches that are counted in a turn
 
 
 def _photographs(folder: pathlib.Path) -> None:

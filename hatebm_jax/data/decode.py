@@ -6,6 +6,7 @@ import contextlib
 import enum
 import functools
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 _MAX_PIXELS = 89_478_485  # Pillow starts to warn at this number.
 _MAX_ASPECT = 100
 _DECODED_AHEAD = 128
+_MAX_THREADS = 32
 _PEAK_SIDE = 64  # pixels; enough to see whether an image is black
 
 # How Pillow turns an image upright, by the EXIF value of its orientation.
@@ -356,4 +358,12 @@ def map_decode(
 
 @functools.cache
 def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(thread_name_prefix="decode")
+  # Further threads cost more than they bring: see experiments/feeding.
+  cores = (
+    len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")  # Only Linux has it.
+    else os.cpu_count() or 1
+  )
+  return concurrent.futures.ThreadPoolExecutor(
+    min(cores + 1, _MAX_THREADS), "decode"
+  )
