@@ -1,7 +1,9 @@
 """Runs hatebm_jax.main in real processes."""
 
+import contextlib
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
@@ -76,10 +78,16 @@ def python(code, *folders):
 
 
 def free_port():
-  """Returns a port of this machine that nobody listens at."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
+  """Returns a port of this machine that nobody listens at.
+
+  It is not one of those that the system gives to outgoing connections, so it
+  stays free until a process that is still starting takes it.
+  """
+  while True:
+    port = random.SystemRandom().randrange(20_000, 30_000)
+    with socket.socket() as free, contextlib.suppress(OSError):
+      free.bind(("127.0.0.1", port))
+      return port
 
 
 def start_two(path, *flags):
