@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.race import courses, heat, recipes, settings, table
+from experiments.race import courses, emoji, heat, recipes, settings, table
 from hatebm_jax import config as config_lib
 from hatebm_jax.run import checkpoint
 
@@ -43,6 +43,13 @@ def test_table(tmp_path, monkeypatch):
     "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 1.5 | 1.00 |",
     "| published | 0, 1 | 100, 100 | 20, 21 | 3 | 6 |  | 0.5 | 2 | 1.00 |",
   ]
+
+
+def test_all_skin_tones_are_in_one_split():
+  hand, tones = "1f44b", [f"1f3f{x}" for x in "bcdef"]
+  names = [hand, *(f"{hand}-{tone}" for tone in tones)]
+  assert [emoji.split(name) for name in names] == 6 * ["train"]
+  assert emoji.split("1f301") == "test"
 
 
 @pytest.mark.slow
