@@ -2,9 +2,9 @@
 
 python -m experiments.race.emoji PACKAGE/img/google/64 OUT
 
-`npm pack emoji-datasource-google` fetches the package. A quarter of the subjects
-become test images. All skin tones of a subject are on one side, because they
-differ in their colour alone.
+`npm pack emoji-datasource-google` fetches the package. A quarter of the
+subjects become test images. All skin tones of a subject are on one side,
+because they differ in their colour alone.
 """
 
 import argparse
