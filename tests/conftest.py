@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",  # They compile three times as long.
   ]
 )
 # The workers of pytest-xdist inherit the cache of the first process.

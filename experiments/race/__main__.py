@@ -1,7 +1,7 @@
 """Runs heats of the race, and prints the table.
 
 python -m experiments.race digits published --seed=0 --core=0 --runs=runs/race
-python -m experiments.race fashion all --data=folder:PATH --runs=runs/race
+python -m experiments.race fashion all --data=FOLDER --runs=runs/race
 python -m experiments.race digits
 
 A heat trains within the budget of its course and adds a line to results.jsonl.
@@ -27,15 +27,20 @@ def main() -> None:
   parser.add_argument(
     "--runs", type=pathlib.Path, default="runs/race", help="folder of all runs"
   )
-  parser.add_argument("--data", default="", help="source of the images")
+  parser.add_argument(
+    "--data", type=pathlib.Path, help="folder of images; digits needs none"
+  )
   args = parser.parse_args()
+  if args.recipe and (args.data is None) != (args.course == "digits"):
+    parser.error("digits takes no --data, and the other courses need it.")
+  data = "" if args.data is None else f"folder:{args.data.absolute()}"
   settings.use_core(args.core)
   names = recipes.RECIPES if args.recipe == ["all"] else args.recipe
   for name in names:
     if not table.has(args.course, name, args.seed):
       folder = args.runs.absolute() / f"{args.course}_{name}_{args.seed}"
       folder.mkdir(parents=True, exist_ok=True)
-      table.add(heat.run(args.course, name, args.seed, folder, args.data))
+      table.add(heat.run(args.course, name, args.seed, folder, data))
   print(table.as_markdown(args.course))
 
 

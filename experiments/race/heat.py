@@ -13,6 +13,7 @@ from experiments.race import courses, nearest, recipes, settings
 
 _HERE = pathlib.Path(__file__).parent
 _ROOT = _HERE.parents[1]
+PATCHES = _HERE / "patches"
 # What a heat runs: a copy of these, with the patches of its recipe.
 _PARTS = ("hatebm_jax", "configs", "experiments/race")
 _FIGURES = (
@@ -86,11 +87,18 @@ def make_tree(recipe: str, tree: pathlib.Path) -> pathlib.Path:
     The same folder.
   """
   shutil.rmtree(tree, ignore_errors=True)
+  # Within a repository, git would take the paths of a patch for its own, and
+  # skip them all without an error.
+  environment = os.environ | {
+    "GIT_CEILING_DIRECTORIES": str(tree.parent.resolve())
+  }
   for part in _PARTS:
     shutil.copytree(_ROOT / part, tree / part)
   for name in recipes.RECIPES[recipe].patches:
-    patch = _HERE / "patches" / f"{name}.patch"
-    subprocess.run(["git", "apply", patch], cwd=tree, check=True)
+    patch = PATCHES / f"{name}.patch"
+    subprocess.run(
+      ["git", "apply", patch], cwd=tree, env=environment, check=True
+    )
   return tree
 
 

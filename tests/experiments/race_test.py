@@ -1,25 +1,39 @@
+import filecmp
 import json
+import subprocess
 
+import child
 import pytest
 
 from experiments.race import courses, emoji, heat, recipes, settings, table
 from hatebm_jax import config as config_lib
+from hatebm_jax import main
 from hatebm_jax.run import checkpoint
 
 
 @pytest.mark.parametrize("course", courses.COURSES)
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_settings_are_a_config(course, recipe, tmp_path):
-  if not recipes.RECIPES[recipe].patches:
-    config = settings.config(course, recipe, 1_000)
-    config_lib.check(config)
-    assert config.hat.learning_rate_drops[0][0] == 500
+def test_settings_are_a_config(course, recipe):
+  config = settings.config(course, recipe, 1_000)
+  config_lib.check(config)
+  assert config.hat.learning_rate_drops[0][0] == 500
 
 
-@pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_patches_fit_the_package(recipe, tmp_path):
+@pytest.mark.parametrize(
+  "recipe", [name for name, x in recipes.RECIPES.items() if x.patches]
+)
+def test_patches_change_the_package(recipe, tmp_path):
+  # As in runs/, the copy lies in a repository.
+  subprocess.run(["git", "init", "-q", tmp_path], check=True)
   tree = heat.make_tree(recipe, tmp_path / "code")
-  assert (tree / "hatebm_jax" / "main.py").exists()
+  assert filecmp.cmp(tree / "hatebm_jax/main.py", main.__file__, shallow=False)
+  patch = heat.PATCHES / f"{recipe}.patch"
+  (changed,) = {
+    line.removeprefix("+++ b/")
+    for line in patch.read_text().splitlines()
+    if line.startswith("+++ b/")
+  }
+  assert not filecmp.cmp(tree / changed, child.ROOT / changed, shallow=False)
 
 
 def _row(recipe, seed, distance):
