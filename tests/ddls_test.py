@@ -131,6 +131,7 @@ def test_a_run_without_a_discriminator_is_refused_before_training(tmp_path):
     train.train(tiny.config(**DDLS), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_measures_other_images_than_an_evaluation(
   path, drawn, tmp_path
 ):

@@ -67,6 +67,7 @@ def on_one_device(tmp_path_factory):
   return run(config(), 1, 20, tmp_path_factory.mktemp("one"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 8])
 def test_losses_of_20_steps_do_not_depend_on_devices(
   num_devices, on_one_device, tmp_path
@@ -119,6 +120,7 @@ def test_the_restored_run_goes_on_alike(checkpoint_from_four):
   assert_same_metrics(metrics, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_a_split_optimizer_restores_on_other_devices(num_devices, tmp_path):
   settings = config(sharding__split_optimizer=True)
@@ -175,6 +177,7 @@ def test_the_bank_of_one_device_is_laid_out_anew_on_more(tmp_path, capsys):
   assert found.bank.z.shape[:2] == (8, 3)
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_samples_a_run(tmp_path):
   # Neither the batch nor the bank divides over the eight devices.
   settings = config(train__batch_size=9, generator__bank_size=27)

@@ -114,6 +114,7 @@ def test_an_addition_changes_as_many_files_as_the_table_says(house, name):
   assert len(changed[name]) == NUM_FILES[name]
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_them(run):
   output, path = run
   assert "contrast on stripes train (40 images)" in output

@@ -122,6 +122,7 @@ def test_two_processes_go_back_from_what_is_not_finite(trained, tmp_path):
   run_metrics.assert_same(two, one, num_steps=8, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_paper_preset_fails_at_once_on_both(tmp_path):
   flag = "--config.metrics.protocol=paper"
   for process in child.start_two(tmp_path / "run", flag):

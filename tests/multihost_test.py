@@ -36,6 +36,7 @@ def test_two_processes_are_one_run(tmp_path):
   assert difference.shape == (12, 16, 16, 1) and difference.max() <= 1
 
 
+@pytest.mark.slow
 def test_pmap_is_refused_in_a_run_of_several_processes(tmp_path):
   for process in start_two(tmp_path, "--config.sharding.chains=pmap"):
     output = child.finish(process, 1)

@@ -27,6 +27,7 @@ def content(path):
   return {str(file): files.sha256(file) for file in files.all_files(path)}
 
 
+@pytest.mark.slow
 def test_samples_and_figures_are_written_elsewhere(path, tmp_path):
   before, out = content(path), tmp_path / "out"
   output = run(

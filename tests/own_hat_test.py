@@ -92,6 +92,7 @@ def test_it_trains_resumes_and_draws(kind, tmp_path):
   assert np.any(drawn.samples != drawn.generated)
 
 
+@pytest.mark.slow
 def test_a_hat_that_learns_moves_apart_from_its_start(tmp_path):
   train.train(config(hat__learning_rate=0.1), tmp_path, hat=plain())
   weights, bias = state_of(tmp_path, plain()).hat.params
@@ -102,6 +103,7 @@ def test_a_hat_that_learns_moves_apart_from_its_start(tmp_path):
   assert np.any(averaged[0] != weights)
 
 
+@pytest.mark.slow
 def test_a_run_with_its_own_hat_is_not_restored_with_another(tmp_path):
   train.train(config(train__num_steps=2), tmp_path, hat=linen())
   with pytest.raises(checkpoint.CheckpointError, match="another network"):

@@ -189,6 +189,7 @@ def test_paths_move_z_and_end_in_the_samples(refine_run, sngan_run):
   assert picture.shape == (8 * 33 + 1, 3 * 33 + 1, 1)
 
 
+@pytest.mark.slow
 def test_resume_is_exact_and_needs_no_source(refine_run, sngan_run, tmp_path):
   source = tmp_path / "source"
   shutil.copytree(sngan_run, source)
@@ -202,6 +203,7 @@ def test_resume_is_exact_and_needs_no_source(refine_run, sngan_run, tmp_path):
   assert sample.restore(refine(source), path).step == 4
 
 
+@pytest.mark.slow
 def test_retrofit_of_an_autoencoder(autoencoder_run, tmp_path):
   config = retrofit(autoencoder_run, train__num_steps=2)
   state = state_of(config, tmp_path)

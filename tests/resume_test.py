@@ -84,6 +84,7 @@ def write_images(folder, num):
   return f"folder:{folder}"
 
 
+@pytest.mark.slow
 def test_images_that_have_moved(tmp_path, capsys):
   source = write_images(tmp_path / "before", 9)
   path = tmp_path / "run"

@@ -60,6 +60,7 @@ def test_resume_is_exact(uninterrupted, tmp_path):
       assert a[name] == b[name]
 
 
+@pytest.mark.slow
 def test_a_line_of_the_log_outlives_a_kill_between_two_lines(tmp_path):
   config = tiny.config(train__num_steps=6, train__log_every=3)
   train.train(config, tmp_path)
@@ -93,8 +94,9 @@ def test_several_steps_a_dispatch_are_the_same_steps(uninterrupted, tmp_path):
     np.testing.assert_allclose(lines[0][name], mean, rtol=1e-3)
   state, _ = final_state(config, tmp_path)
   whole, _ = final_state(tiny.config(), uninterrupted)
-  # Latents depend on the streams of random numbers only.
-  np.testing.assert_array_equal(state.bank.z, whole.bank.z)
+  # Latents depend on the streams of random numbers only. The compiler may
+  # round them in another way in a loop of training steps.
+  np.testing.assert_allclose(state.bank.z, whole.bank.z, rtol=1e-6)
 
 
 def test_what_falls_due_within_a_dispatch_is_refused(tmp_path):
@@ -104,6 +106,7 @@ def test_what_falls_due_within_a_dispatch_is_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_checkpoints_are_also_due_by_time(tmp_path):
   config = tiny.config(
     train__checkpoint_every=1_000,
@@ -115,6 +118,7 @@ def test_checkpoints_are_also_due_by_time(tmp_path):
   assert kept == {"3", "4"}
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_when_asked_for(tmp_path):
   # The run ends within the profile.
   train.train(tiny.config(train__profile_at=3), tmp_path)

@@ -42,10 +42,12 @@ def key(point):
   return point["step"], point["weights"]
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoint_and_multiples_are_kept(run):
   assert checkpoint.steps(run) == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_point_is_what_an_evaluation_of_its_checkpoint_finds(run, curve):
   assert [key(point) for point in curve["points"]] == [
     (step, weights) for step in (2, 4, 5) for weights in ("raw", "averaged")
@@ -69,6 +71,7 @@ def test_a_point_is_what_an_evaluation_of_its_checkpoint_finds(run, curve):
   assert best["num_images"] == 12 and best["num_reference"] == 1437
 
 
+@pytest.mark.slow
 def test_figures_that_are_there_are_not_computed_again(
   run, curve, tmp_path, capsys, monkeypatch
 ):
@@ -103,6 +106,7 @@ def test_figures_that_are_there_are_not_computed_again(
     assert np.ptp(np.asarray(picture)) > 100
 
 
+@pytest.mark.slow
 def test_figures_of_another_protocol_stay_in_another_file(
   run, curve, tmp_path, capsys
 ):

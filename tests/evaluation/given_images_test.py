@@ -175,6 +175,7 @@ def test_statistics_in_the_features_of_inception_take_any_size():
       compute._check_given(config, images, wrong)
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_like_the_same_images_in_a_file(tmp_path):
   digits = data.load_images(tiny.config().data, "test", 20)
   np.savez(tmp_path / "x.npz", digits)

@@ -36,6 +36,7 @@ def test_energy_is_the_hats(restored):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_on_any_number_of_devices(restored):
   images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 1), np.uint8)
   # There are 8 images in a batch.

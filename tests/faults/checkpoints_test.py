@@ -136,6 +136,7 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
   assert (run / "broken_checkpoints" / "4.0").exists()
 
 
+@pytest.mark.slow
 def test_twice_damaged_is_twice_kept(run):
   for _ in range(2):
     flip(run / "checkpoints" / "4")
@@ -171,6 +172,7 @@ def test_all_broken_is_an_error_and_they_stay(run):
   assert (run / "checkpoints" / "4").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_network_are_refused(run, tmp_path):
   other = tmp_path / "other"
   config = tiny.config(model__width=16)

@@ -60,6 +60,7 @@ def test_parameters(tmp_path, value):
   assert found["source"] == "digits train"
 
 
+@pytest.mark.slow
 def test_parameters_with_rollback(tmp_path, capsys):
   config = tiny.config(train__on_divergence="rollback")
   assert train.train(config, tmp_path) is None
@@ -130,6 +131,7 @@ def test_a_chain_that_explodes(tmp_path):
     assert saved.steps() == [1]
 
 
+@pytest.mark.slow
 def test_exploding_drift_goes_back_and_then_ends(tmp_path, capsys):
   config = tiny.config(
     train__on_divergence="rollback",

@@ -101,6 +101,7 @@ def drawn_by_python(name, path):
   return sample.draw(restored)
 
 
+@pytest.mark.slow
 def test_files_become_a_release_with_the_same_samples(tmp_path):
   config = config_flag.load(
     ["--config=cifar10", *TINY, *EXPERIMENTS["cifar10"][1]]

@@ -170,6 +170,7 @@ def test_training_refuses_the_folder(released):
   assert names(released) == before
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_it(released, run, tmp_path):
   config = tiny.config(train__start_from=str(released), train__num_steps=2)
   state, old = state_of(config, tmp_path / "run"), state_of(tiny.config(), run)

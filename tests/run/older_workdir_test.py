@@ -84,6 +84,7 @@ def assert_close(found, expected, name=""):
     assert found == expected, name
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_again(path):
   """A grey level in a few pixels changes no figure by more than 0.01 %."""
   config = workdir.read_config(path)

@@ -27,6 +27,7 @@ def interrupt_after(seconds):
   threading.Timer(seconds, send).start()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_checkpoint_is_restored_is_never_lost(tmp_path):
   config = tiny.config()
   # A run may be trained in any thread of a program.
