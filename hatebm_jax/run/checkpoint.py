@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from hatebm_jax import sharding
 from hatebm_jax.run import (
   checksums,
   files,
@@ -238,6 +239,8 @@ class Checkpoints:
     """
     with self._writing():
       self._manager.wait_until_finished()
+      if self._mirror:
+        sharding.any_process(False)  # Others may still read what goes.
       for later in reversed(self.steps()) if self._writes else ():
         if later > step:
           if self._mirror:
