@@ -106,6 +106,14 @@ def finish(process, status=0):
   return output
 
 
+def finish_all(processes, status=0):
+  """Waits for processes and returns what each of them printed."""
+  outputs = [process.communicate(timeout=600)[0] for process in processes]
+  states = [process.returncode for process in processes]
+  assert set(states) == {status}, "\n".join([f"{states}", *outputs])
+  return outputs
+
+
 def wait_for(process, condition, seconds=300, pause=0.001, output=None):
   """Waits until a condition holds.
 

@@ -107,7 +107,7 @@ def test_sigterm_on_one_of_two_processes_then_one_process(tmp_path):
   pair = child.start_two(path, *flags(1_000_000))
   child.wait_for(pair[0], lambda: workdir.read_metrics(path))
   pair[1].send_signal(signal.SIGTERM)
-  outputs = [child.finish(process, 143) for process in pair]
+  outputs = child.finish_all(pair, 143)
   steps = [
     int(re.search(r"Stopped at training step (\d+)", x)[1]) for x in outputs
   ]

@@ -28,8 +28,7 @@ EVALUATE = ("--mode=evaluate", "--config.chains.num_chains=8")
 def trained(tmp_path_factory):
   """A run of two processes: 4 training steps, samples and an evaluation."""
   path = tmp_path_factory.mktemp("two")
-  for process in child.start_two(path, *RUN):
-    child.finish(process)
+  child.finish_all(child.start_two(path, *RUN))
   return path
 
 
@@ -81,12 +80,10 @@ def test_two_processes_find_the_figures_of_one(trained, tmp_path):
 @pytest.mark.slow
 def test_a_release_in_two_processes_is_that_in_one(trained, released, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
-  for process in child.start_two(released, *EVALUATE, f"--out={two}"):
-    child.finish(process)
+  child.finish_all(child.start_two(released, *EVALUATE, f"--out={two}"))
   child.finish(child.start(released, *EVALUATE, f"--out={one}", num_devices=4))
   assert_same_figures(figures(one), figures(two))
-  for process in child.start_two(released, "--mode=sample", f"--out={two}"):
-    child.finish(process)
+  child.finish_all(child.start_two(released, "--mode=sample", f"--out={two}"))
   samples = "samples/00000004_raw.npz"
   with np.load(trained / samples) as run, np.load(two / samples) as release:
     np.testing.assert_array_equal(run["images"], release["images"])
@@ -116,8 +113,7 @@ def test_two_processes_go_back_from_what_is_not_finite(trained, tmp_path):
 
   shutil.copytree(two, one)
   mended = *RUN, "--config.train.num_steps=8", "--config.chains.num_chains=0"
-  for process in child.start_two(two, *mended):
-    child.finish(process)
+  child.finish_all(child.start_two(two, *mended))
   child.finish(child.start(one, *mended, num_devices=4))
   run_metrics.assert_same(two, one, num_steps=8, rtol=1e-3, atol=1e-5)
 

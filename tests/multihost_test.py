@@ -27,8 +27,7 @@ def samples(path):
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path):
-  for process in start_two(tmp_path / "two"):
-    child.finish(process)
+  child.finish_all(start_two(tmp_path / "two"))
   child.finish(child.start(tmp_path / "one", *OVERRIDES, num_devices=4))
   two, one = tmp_path / "two", tmp_path / "one"
   run_metrics.assert_same(two, one, num_steps=20, rtol=1e-3, atol=1e-5)

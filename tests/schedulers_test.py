@@ -42,8 +42,7 @@ def environment():
 def by_flags(tmp_path_factory):
   """The workdir of a run that the three flags have started."""
   path = tmp_path_factory.mktemp("flags")
-  for process in child.start_two(path, *RUN):
-    child.finish(process)
+  child.finish_all(child.start_two(path, *RUN))
   return path
 
 

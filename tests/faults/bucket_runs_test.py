@@ -85,14 +85,12 @@ def test_two_processes_are_killed_and_go_on_as_two_and_as_one(
   child.wait_for(pair[0], lambda: len(checkpoint.steps(path)) > 1)
   for run in pair[::-1]:
     run.send_signal(signal.SIGKILL)
-  for run in pair:
-    child.finish(run, -signal.SIGKILL)
+  child.finish_all(pair, -signal.SIGKILL)
   assert 0 < max(checkpoint.steps(path)) < STEPS
 
-  outputs = [child.finish(x) for x in child.start_two(path, *FLAGS, steps)]
+  outputs = child.finish_all(child.start_two(path, *FLAGS, steps))
   assert "Resuming at step" in outputs[0]
-  for run in child.start_two(whole, *FLAGS, steps):
-    child.finish(run)
+  child.finish_all(child.start_two(whole, *FLAGS, steps))
   assert_same_results(path, whole, tmp_path)
 
   for place in (path, whole):

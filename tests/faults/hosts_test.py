@@ -49,11 +49,9 @@ def test_the_other_ends_in_time_and_both_resume(tmp_path, victim):
   with checkpoint.Checkpoints(path, read_only=True) as saved:
     step = saved.newest_whole()
   num_steps = step + 10
-  for process in start_two(path, num_steps):
-    child.finish(process)
+  child.finish_all(start_two(path, num_steps))
   whole = tmp_path / "whole"
-  for process in start_two(whole, num_steps):
-    child.finish(process)
+  child.finish_all(start_two(whole, num_steps))
   np.testing.assert_equal(losses(path), losses(whole))
 
 
@@ -74,8 +72,7 @@ def test_a_second_run_of_two_is_refused_on_both(tmp_path):
 @pytest.mark.slow
 def test_both_fall_back_from_a_broken_checkpoint(tmp_path):
   path = tmp_path / "run"
-  for process in start_two(path, 20):
-    child.finish(process)
+  child.finish_all(start_two(path, 20))
   shutil.rmtree(path / "checkpoints" / "20" / "default")
   first, second = start_two(path, 22)
   output = child.finish(first)

@@ -34,8 +34,7 @@ def start_two(url, folder):
 @pytest.mark.slow
 def test_two_processes_save_restore_and_fail_together(tmp_path):
   with bucket_servers.s3() as url:
-    pair = list(start_two(f"{url}/run", tmp_path))
-    first, second = (child.finish(process) for process in pair)
+    first, second = child.finish_all(list(start_two(f"{url}/run", tmp_path)))
   broken = "the checkpoint of training step 6"
   assert broken in first and broken not in second
   failed = "error: A checkpoint could not be written to s3://bucket/run"
