@@ -57,7 +57,9 @@ def on_one_device(restored):
   )
 
 
-@pytest.mark.parametrize("weights", ["raw", "averaged"])
+@pytest.mark.parametrize(
+  "weights", [pytest.param("raw", marks=pytest.mark.slow), "averaged"]
+)
 def test_samples_are_those_of_chains_by_hand(path, weights):
   settings = config(sample__num_images=8, sample__weights=weights, **DDLS)
   one = on_one_device(sample.restore(settings, path))
@@ -113,6 +115,7 @@ def test_samples_are_written_and_known_again(
   ]
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_both_sets_and_says_how_they_were_drawn(
   path, restored, drawn
 ):

@@ -194,6 +194,7 @@ def test_any_number_of_devices_samples_a_run(tmp_path):
   assert sample.draw(found).samples.shape == (12, 16, 16, 1)
 
 
+@pytest.mark.slow
 def test_only_what_is_used_is_read(tmp_path):
   run(config(), 8, 1, tmp_path, save=True)
   workdir.claim(tmp_path, config(), write=True)

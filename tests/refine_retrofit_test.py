@@ -106,6 +106,7 @@ def test_an_sngan_run_and_its_samples(sngan_run):
   }
 
 
+@pytest.mark.slow
 def test_an_autoencoder_run_its_test_loss_and_its_samples(autoencoder_run):
   _, files = write_samples(autoencoder(), autoencoder_run)
   assert files == {"raw.npz", "generator.png", "reconstructions.png"}
@@ -155,6 +156,7 @@ def test_the_frozen_generator_is_the_sources_bit_for_bit(refine_run, sngan_run):
     assert np.any(before != after)
 
 
+@pytest.mark.slow
 def test_metrics_and_pictures_of_a_joint_run(refine_run, sngan_run):
   config, lines = refine(sngan_run), metrics_of(refine_run)
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -177,6 +179,7 @@ def test_metrics_and_pictures_of_a_joint_run(refine_run, sngan_run):
   assert np.any(drawn.samples != drawn.generated)
 
 
+@pytest.mark.slow
 def test_paths_move_z_and_end_in_the_samples(refine_run, sngan_run):
   restored = sample.restore(refine(sngan_run), refine_run)
   drawn, paths = sample.draw(restored), sample.draw_paths(restored)
@@ -242,6 +245,7 @@ def converted(path, **changes):
   return variables
 
 
+@pytest.mark.slow
 def test_a_converted_file_is_a_source(tmp_path):
   variables = converted(tmp_path / "g.npz")
   config = refine(tmp_path / "g.npz")

@@ -188,6 +188,7 @@ def test_the_names_that_a_command_line_sets(monkeypatch):
   assert config_flag.given(values["config"]) == {"seed", "data.source"}
 
 
+@pytest.mark.slow
 def test_images_of_another_seed(path):
   config = tiny.config()
   config.seed = 7
@@ -198,6 +199,7 @@ def test_images_of_another_seed(path):
   np.testing.assert_array_equal(same.samples, first.samples)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_whose_images_are_gone_still_draws(tmp_path, capsys):
   source = write_images(tmp_path / "images", 9)
   config = tiny.config(

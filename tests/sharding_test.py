@@ -48,6 +48,7 @@ def test_noise_is_bit_identical_on_1_and_8_devices(update_z):
   assert np.asarray(one.y).std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update_z", [False, True])
 def test_values_agree_on_1_and_8_devices(update_z):
   hat, generator = hat_lib.make(16, 8), generator_lib.make(16, 8, 1)
@@ -68,7 +69,9 @@ def test_values_agree_on_1_and_8_devices(update_z):
   np.testing.assert_allclose(one.z, eight.z, atol=1e-5)
 
 
-@pytest.mark.parametrize("update_z", [False, True])
+@pytest.mark.parametrize(
+  "update_z", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_pmap_draws_the_same_samples(update_z):
   hat, generator = hat_lib.make(16, 8), generator_lib.make(16, 8, 1)
   hat_variables = jax.jit(hat.init)(

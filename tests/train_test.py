@@ -81,6 +81,7 @@ def test_steps_are_grouped_into_dispatches():
   assert list(feed.dispatch_groups(10, 10, 4)) == []
 
 
+@pytest.mark.slow
 def test_several_steps_a_dispatch_are_the_same_steps(uninterrupted, tmp_path):
   config = tiny.config(train__steps_per_dispatch=2, train__log_every=2)
   assert train.train(config, tmp_path) is None

@@ -156,6 +156,7 @@ def test_other_files_are_refused(tmp_path, arrays, found):
     evaluation.evaluate_file(config)
 
 
+@pytest.mark.slow
 def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
   file = run / evaluation.REFERENCE_FILE
   assert moments.load(file, 64).count == 1437
@@ -193,6 +194,7 @@ def test_without_a_network_the_hat_is_still_looked_at(run, tmp_path, capsys):
   assert "was evaluated without a network" in page and ">None" not in page
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_is_named_and_the_others_are_kept(run, tmp_path):
   digits = data.load_images(tiny.config().data, "test", 20)
   folder = tmp_path / "bad"

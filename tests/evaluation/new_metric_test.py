@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import pytest
 import tiny
 
 from hatebm_jax import data, evaluation, metrics, report
@@ -26,6 +27,7 @@ def figures(sample, reference):
 '''
 
 
+@pytest.mark.slow
 def test_one_file_is_all_that_a_metric_needs(tmp_path, monkeypatch, capsys):
   (tmp_path / "added").mkdir()
   (tmp_path / "added" / "brightness.py").write_text(MODULE)

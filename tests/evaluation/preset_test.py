@@ -82,6 +82,7 @@ def test_missing_weights_are_said_before_anything_is_trained(inception):
     evaluation.check(config)
 
 
+@pytest.mark.slow
 def test_each_repeat_may_have_references_of_its_own():
   config = tiny.config(metrics__num_references=100)
   digits = data.load_all(data.open_source(config.data, "train"))

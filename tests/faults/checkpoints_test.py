@@ -123,7 +123,9 @@ def test_a_flipped_byte_of_any_file_is_noticed(run):
   assert checked > 20
 
 
-@pytest.mark.parametrize("damage", [truncate, empty])
+@pytest.mark.parametrize(
+  "damage", [truncate, pytest.param(empty, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_ends_as_if_nothing_had_happened(
   trained, run, damage, capsys
 ):

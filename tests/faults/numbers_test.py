@@ -39,7 +39,9 @@ def plant(config, path, value):
   return step + 1
 
 
-@pytest.mark.parametrize("value", [NAN, INFINITY])
+@pytest.mark.parametrize(
+  "value", [NAN, pytest.param(INFINITY, marks=pytest.mark.slow)]
+)
 def test_parameters(tmp_path, value):
   config = tiny.config()
   assert train.train(config, tmp_path) is None

@@ -153,6 +153,7 @@ def test_bfloat16_is_near_float32(form, name):
     assert error < 2e-2 * np.abs(want).max()
 
 
+@pytest.mark.slow
 def test_bfloat16_errors_are_those_of_the_literal_form():
   # The error of an energy depends most on how the kernels are rounded, so there
   # are many networks.

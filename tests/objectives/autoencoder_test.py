@@ -78,6 +78,7 @@ def test_what_is_shown(one_step, images):
   assert np.all(np.isfinite(shown["noise"]))
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_take_the_same_step(one_step, images):
   _, _, one, metrics, shown = one_step
   _, _, eight, metrics_eight, shown_eight = tiny.take_step(config(), 8, images)

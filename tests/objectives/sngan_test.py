@@ -157,6 +157,7 @@ def test_shown_images_use_the_stored_statistics(one_step, images):
   np.testing.assert_array_equal(shown["data"], pixels.to_float(images[::2]))
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_take_the_same_step(one_step, images):
   _, _, one, metrics, _ = one_step
   _, _, eight, metrics_eight, _ = tiny.take_step(config(), 8, images)

@@ -27,6 +27,7 @@ def read_lines(file):
   return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_is_resumed(path):
   """Metrics agree up to the rounding of float32.
 
