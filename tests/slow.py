@@ -8,7 +8,8 @@ whether the record is whole and green. `--check` says only that.
 A line of the record has the test, its result (passed, failed or skipped), the
 commit, the seconds, the versions and the machine. The line holds as long as
 nothing changes that the test depends on. That is everything but the record,
-this file, the other test files and, for most tests, Markdown files.
+this file, the other test files, the race's results and, for most tests,
+Markdown files.
 """
 
 import argparse
@@ -25,6 +26,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 RECORD = ROOT / "tests" / "slow_record.jsonl"
 _NOT_RECORD = f":!{RECORD.relative_to(ROOT)}"
 _NOT_TESTS = ":!tests/*_test.py"
+_NOT_RESULTS = ":!experiments/race/results.jsonl"  # No test reads them.
 _TESTS_OF_THIS = "tests/slow_test.py"
 _READS_MARKDOWN = ("tests/readme_test.py", "tests/install_test.py")
 _PYTEST = (sys.executable, "-m", "pytest", "-m", "slow")
@@ -103,7 +105,7 @@ def is_same(commit, *paths):
 def holds(line):
   """Returns whether a line of the record is about this code."""
   file = line["test"].partition("::")[0]
-  ignored = [_NOT_RECORD, _NOT_TESTS]
+  ignored = [_NOT_RECORD, _NOT_TESTS, _NOT_RESULTS]
   if file not in _READS_MARKDOWN:
     ignored.append(":!*.md")
   if file != _TESTS_OF_THIS:
