@@ -68,7 +68,9 @@ def table(prefix: str) -> dict[str, Variable]:
   """
   try:
     entries = _entries(f"{prefix}.index")
-    header = _fields(entries.pop(b"", b""))
+    if b"" not in entries:
+      raise ValueError("it has no header")
+    header = _fields(entries.pop(b""))
     if _last(header, 2, 0) != 0:
       raise ValueError("it is of a machine that is not little-endian")
     num_files = _last(header, 1, 0)

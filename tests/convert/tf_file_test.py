@@ -105,6 +105,15 @@ X = block(HEADER + entry(b"x", variable()))
 MANY = b"".join(entry(b"%05d" % i, variable(shape=())) for i in range(10_001))
 
 
+def test_a_footer_that_names_the_empty_block(tmp_path):
+  # A bit and three bytes less: the place of the statistics is that of the list.
+  content = bytearray((FIXTURES / "sngan32" / "ebm.ckpt.index").read_bytes())
+  content[-49] ^= 128
+  del content[-20:-17]
+  with pytest.raises(convert.ConvertError, match="no header"):
+    tf_file.table(write(tmp_path, content))
+
+
 @pytest.mark.parametrize(
   "content, message",
   [
@@ -122,14 +131,22 @@ MANY = b"".join(entry(b"%05d" % i, variable(shape=())) for i in range(10_001))
     (index(block(entry(b"x" * 1025, b""))), "name that is too long"),
     (index(block(b"", restarts=range(9))[8:]), "checksum|beyond"),
     (index(block(b"\xff" * 12)), "number without end"),
-    (index(block(entry(b"\xff", variable()))), "decode"),
+    (index(), "no header"),
+    (index(block(entry(b"x", variable()))), "no header"),
+    (index(block(HEADER + entry(b"\xff", variable()))), "decode"),
     (index(block(entry(b"", field(2, 1)))), "little-endian"),
     (index(block(entry(b"", field(2, b"x")))), "field 2 of another kind"),
-    (index(block(entry(b"x", field(2, 1)))), "field 2 of another kind"),
-    (index(block(entry(b"x", field(2, field(2, 7))))), "in place of a message"),
-    (index(block(entry(b"x", b"\x0b"))), "field of the kind 3"),
-    (index(block(entry(b"x", b"\x12\x7f"))), "beyond its message"),
-    (index(block(entry(b"x", b"\x35\x01"))), "buffer"),
+    (
+      index(block(HEADER + entry(b"x", field(2, 1)))),
+      "field 2 of another kind",
+    ),
+    (
+      index(block(HEADER + entry(b"x", field(2, field(2, 7))))),
+      "in place of a message",
+    ),
+    (index(block(HEADER + entry(b"x", b"\x0b"))), "field of the kind 3"),
+    (index(block(HEADER + entry(b"x", b"\x12\x7f"))), "beyond its message"),
+    (index(block(HEADER + entry(b"x", b"\x35\x01"))), "buffer"),
     (index(block(MANY)), "more than 10000 entries"),
   ],
 )
