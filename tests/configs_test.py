@@ -55,11 +55,20 @@ JOINT = {
 }
 
 
+# Their steps take about ten seconds to trace.
+LARGE = ("cifar10_refine", "celeba64", "celeba64_refine", "imagenet128_large")
+
+
+def slow_if_large(name):
+  marks = [pytest.mark.slow] if name in LARGE else []
+  return pytest.param(name, marks=marks)
+
+
 def load(name):
   return importlib.import_module(f"hatebm_jax.configs.{name}").get_config()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow_if_large(name) for name in NAMES])
 def test_step_has_consistent_shapes_at_full_size(name):
   config = load(name)
   mesh = sharding.make_mesh()

@@ -39,21 +39,22 @@ def _evaluate(path, config):
 
 @pytest.fixture(scope="module")
 def evaluated(run):
-  """Returns evaluation.json of two full evaluations of one run."""
+  """Returns evaluation.json of a full evaluation."""
   grid = sample.images.grid(np.zeros((4, 16, 16, 1), np.uint8))
   for i in range(3):
     files.write_png(run / "images" / "more" / f"{i}.png", grid)
-  return [_evaluate(run, _config(run)) for _ in range(2)]
+  return _evaluate(run, _config(run))
 
 
-def test_the_same_evaluation_twice_is_the_same_but_for_times(evaluated):
-  first, second = evaluated
-  assert first.pop("seconds") > 0 and second.pop("seconds") > 0
-  assert first == second
+@pytest.mark.slow
+def test_the_same_evaluation_twice_is_the_same_but_for_times(run, evaluated):
+  second = _evaluate(run, _config(run))
+  assert evaluated["seconds"] > 0 and second["seconds"] > 0
+  assert evaluated | {"seconds": 0} == second | {"seconds": 0}
 
 
 def test_protocol(run, evaluated):
-  found = evaluated[0]["protocol"]
+  found = dict(evaluated["protocol"])
   langevin = found.pop("langevin")
   assert langevin["num_steps"] == 4 and langevin["max_drift_y"] is None
   digits_network = image_quality.choose_space(tiny.config()).weights
@@ -81,7 +82,7 @@ def test_protocol(run, evaluated):
 
 
 def test_repeats_are_of_other_images_and_give_the_spread(run, evaluated):
-  sets = evaluated[0]["sets"]
+  sets = evaluated["sets"]
   for name in ("hat", "generator"):
     figure = sets[name]["frechet_distance"]
     assert len(set(figure["values"])) == 2
@@ -97,25 +98,25 @@ def test_repeats_are_of_other_images_and_give_the_spread(run, evaluated):
 
 
 def test_all_of_a_hat_is_there(run, evaluated):
-  scores = evaluated[0]["ood"]["sets"].popitem()[1]
+  (scores,) = evaluated["ood"]["sets"].values()
   # A folder without splits gives all of its images.
   assert scores["num_in"] == 30 and scores["num_out"] >= 3
   assert scores["resized_to"] == 8
   assert 0 <= scores["scores"]["energy"]["auroc"]["value"] <= 1
-  chains = evaluated[0]["chains"]
+  chains = evaluated["chains"]
   assert chains["num_steps"] == 2 * chains["training_steps"] == 6
   for name in ("ood", "chains", "long_run", "nearest"):
     assert (run / f"evaluation_{name}.png").stat().st_size > 1_000
 
 
 def test_table(evaluated):
-  lines = evaluation.table(evaluated[0]).splitlines()
+  lines = evaluation.table(evaluated).splitlines()
   assert lines[0] == (
     "FD-digits: Frechet distance to 1437 train images in the features of a "
     "small network; this is not FID."
   )
   hat = next(line for line in lines if "hat samples" in line)
-  figure = evaluated[0]["sets"]["hat"]["frechet_distance"]
+  figure = evaluated["sets"]["hat"]["frechet_distance"]
   assert f"{figure['mean']:.1f} +- {figure['std']:.1f}" in hat
   assert any("AUROC" in line for line in lines)
   assert any("stuck" in line for line in lines)
@@ -165,7 +166,7 @@ def test_statistics_that_were_written_give_the_same_distance(run, evaluated):
   assert found["protocol"]["statistics"]["sha256"] == files.sha256(file)
   assert found["protocol"]["num_reference"] == 1437
   for name, figures in found["sets"].items():
-    expected = evaluated[0]["sets"][name]["frechet_distance"]["values"][0]
+    expected = evaluated["sets"][name]["frechet_distance"]["values"][0]
     assert figures["frechet_distance"]["values"][0] == expected
     # These figures need the features of the reference images.
     assert "precision" not in figures

@@ -35,6 +35,11 @@ def uninterrupted(tmp_path_factory):
   return path
 
 
+@pytest.mark.parametrize(
+  "bucket_url",
+  ["gs", pytest.param("s3", marks=pytest.mark.slow)],
+  indirect=True,
+)
 def test_a_killed_run_leaves_the_same(bucket_url, uninterrupted, tmp_path):
   path = files.as_path(bucket_url)
   run = start_quickly(path)

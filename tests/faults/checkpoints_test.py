@@ -216,6 +216,7 @@ def test_chunks_larger_than_their_array_are_refused(run):
 FILE_LIMIT = 60_000  # bytes; the largest file of a checkpoint has more
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_written_end_a_run_with_one_message(run):
   assert values(run / "checkpoints" / "4").stat().st_size > FILE_LIMIT
   process = child.start(

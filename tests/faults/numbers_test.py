@@ -39,9 +39,8 @@ def plant(config, path, value):
   return step + 1
 
 
-@pytest.mark.parametrize(
-  "value", [NAN, pytest.param(INFINITY, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [NAN, INFINITY])
 def test_parameters(tmp_path, value):
   config = tiny.config()
   assert train.train(config, tmp_path) is None
@@ -62,7 +61,6 @@ def test_parameters(tmp_path, value):
   assert found["source"] == "digits train"
 
 
-@pytest.mark.slow
 def test_parameters_with_rollback(tmp_path, capsys):
   config = tiny.config(train__on_divergence="rollback")
   assert train.train(config, tmp_path) is None
@@ -116,6 +114,7 @@ def test_a_generator_that_is_given(tmp_path, value):
   assert not checkpoint.steps(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_chain_that_explodes(tmp_path):
   config = tiny.config(
     langevin__step_size_y=1e6,

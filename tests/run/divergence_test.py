@@ -114,6 +114,7 @@ def went_back(bound, tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_goes_back_with_other_random_numbers(bound, went_back):
   unwatched, step, limit = bound
   first = divergence.rollbacks(went_back)[0]
