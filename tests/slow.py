@@ -9,7 +9,7 @@ A line of the record has the test, its result (passed, failed or skipped), the
 commit, the seconds, the versions and the machine. The line holds as long as
 nothing changes that the test depends on. That is everything but the record,
 this file, the other test files, the race's results and, for most tests,
-Markdown files.
+Markdown files and the rest of the race.
 """
 
 import argparse
@@ -29,6 +29,7 @@ _NOT_TESTS = ":!tests/*_test.py"
 _NOT_RESULTS = ":!experiments/race/results.jsonl"  # No test reads them.
 _TESTS_OF_THIS = "tests/slow_test.py"
 _READS_MARKDOWN = ("tests/readme_test.py", "tests/install_test.py")
+_USES_RACE = ("tests/experiments/race_test.py", *_READS_MARKDOWN)
 _PYTEST = (sys.executable, "-m", "pytest", "-m", "slow")
 _NO_XDIST = "--import-mode=importlib"
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -108,6 +109,8 @@ def holds(line):
   ignored = [_NOT_RECORD, _NOT_TESTS, _NOT_RESULTS]
   if file not in _READS_MARKDOWN:
     ignored.append(":!*.md")
+  if file not in _USES_RACE:
+    ignored.append(":!experiments/race")
   if file != _TESTS_OF_THIS:
     ignored.append(":!tests/slow.py")
   commit = line["commit"]
