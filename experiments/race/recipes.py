@@ -45,6 +45,9 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
   return {f"{group}.learning_rate": rate, f"{group}.learning_rate_drops": drops}
 
 
+# A training step with a quarter of the images and half of the Langevin steps,
+# so there are about five times as many.
+_MANY_UPDATES = {"langevin.num_steps": 10, "train.batch_size": 8}
 RECIPES = {
   "published": Recipe(),
   "short_chains": Recipe({"langevin.num_steps": 10}),
@@ -54,6 +57,12 @@ RECIPES = {
   "slow_hat": Recipe(hat_rate=0.5),
   "fast_generator": Recipe(generator_rate=2.0),
   "half_batch": Recipe({"train.batch_size": 16}),
+  "quarter_batch": Recipe({"train.batch_size": 8}),
+  "many_updates": Recipe(_MANY_UPDATES),
+  "many_fast_updates": Recipe(_MANY_UPDATES, hat_rate=2.0, generator_rate=2.0),
+  "many_fast_updates_replay_25": Recipe(
+    _MANY_UPDATES, ("replay_25",), hat_rate=2.0, generator_rate=2.0
+  ),
   "small_bank": Recipe({"generator.bank_size": 100}),
   **{
     name: Recipe(patches=(name,))

@@ -27,7 +27,7 @@ def test_patches_change_the_package(recipe, tmp_path):
   subprocess.run(["git", "init", "-q", tmp_path], check=True)
   tree = heat.make_tree(recipe, tmp_path / "code")
   assert filecmp.cmp(tree / "hatebm_jax/main.py", main.__file__, shallow=False)
-  patch = heat.PATCHES / f"{recipe}.patch"
+  patch = heat.PATCHES / f"{recipes.RECIPES[recipe].patches[-1]}.patch"
   (changed,) = {
     line.removeprefix("+++ b/")
     for line in patch.read_text().splitlines()
