@@ -10,9 +10,9 @@ steps after it repeat that. The largest difference seen after four steps was
 Two kinds of steps make more of rounding, so the runs avoid them. The first
 gradient of the generator in synthesis is rounding alone, because the bank holds
 the generator's own images, and Adam makes whole steps of its sign: the runs
-share their first step. And a ReLU whose input is zero but for rounding is on in
-one run and off in the other, which changed a gradient of an SN-GAN by 1e-3 in
-its eighth step: the runs are short.
+share their first step. And the gradient of an SN-GAN's generator once differed
+by 1e-3 in the eighth step, all at once, most likely because a ReLU whose input
+was zero but for rounding was on in one run alone: the runs are short.
 """
 
 import re
