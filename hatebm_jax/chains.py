@@ -51,6 +51,20 @@ class Chains(NamedTuple):
   info: Any
 
 
+class Replay(NamedTuple):
+  """Pairs of the bank from which some chains of a training step go on.
+
+  Attributes:
+    chosen: Whether each chain goes on from its pair, booleans `[batch]`.
+    z: Latents of the pairs, `[batch, *latent_shape]`.
+    x: Images of the pairs, `[batch, height, width, channels]`.
+  """
+
+  chosen: jax.Array
+  z: jax.Array
+  x: jax.Array
+
+
 def moves_z(config: ml_collections.ConfigDict) -> bool:
   """Returns whether the chains of a run move z as well as y."""
   return config.objective == "joint"
@@ -132,6 +146,31 @@ def start(
   )
 
 
+def continue_from(
+  model: networks.Networks,
+  variables: tuple[Any, Any],
+  fresh: langevin.State,
+  replay: Replay,
+) -> langevin.State:
+  """Puts the chosen pairs of a bank in the place of fresh chains.
+
+  The image of such a chain is that of its pair: y = x - G(z).
+
+  Args:
+    model: Networks of the run.
+    variables: Parameters of hat and generator.
+    fresh: State of fresh chains.
+    replay: Pairs of the bank.
+  """
+  _, generator_fn = bind(model, variables)
+
+  def choose(old, new):
+    return jax.vmap(jnp.where)(replay.chosen, old, new)
+
+  z = choose(replay.z, fresh.z)
+  return langevin.State(z, choose(replay.x - generator_fn(z), fresh.y))
+
+
 def advance(
   model: networks.Networks,
   plan: Plan,
@@ -174,17 +213,21 @@ def run(
   plan: Plan,
   variables: tuple[Any, Any],
   rngs: jax.Array,
+  replay: Replay | None = None,
 ) -> Chains:
-  """Runs fresh chains from their start to their end.
+  """Runs chains from their start to their end.
 
   Args:
     model: Networks of the run; it has a hat.
     plan: Plan of the chains.
     variables: Parameters of hat and generator.
     rngs: Keys of the chains, `[batch]`.
+    replay: Pairs from which some chains go on; None: all chains are fresh.
   """
   _, generator_fn = bind(model, variables)
   first = start(model, plan, rngs)
+  if replay:
+    first = continue_from(model, variables, first, replay)
   state, info = advance(model, plan, variables, rngs, first)
   x_end = generator_fn(state.z)
   x_start = generator_fn(first.z) if plan.settings.update_z else x_end

@@ -62,6 +62,28 @@ def test_a_run_is_its_start_and_its_langevin_steps(update_z):
   assert fresh.info.energy.shape == (1, 6)
 
 
+def test_chosen_chains_go_on_from_their_pairs():
+  chosen = jnp.arange(16) % 4 == 3
+  z = rng_lib.normal(RNGS, SHAPE)
+  x = 3 + z
+  fresh = chains.start(MODEL, plan(False), RNGS)
+  replay = chains.Replay(chosen, z, x)
+  first = chains.continue_from(MODEL, VARIABLES, fresh, replay)
+  np.testing.assert_array_equal(first.z[chosen], z[chosen])
+  np.testing.assert_allclose(first.y[chosen], (x - 0.5 * z)[chosen], rtol=1e-6)
+  for got, want in zip(first, fresh, strict=True):
+    np.testing.assert_array_equal(got[~chosen], want[~chosen])
+
+  done = chains.run(MODEL, plan(False, 1), VARIABLES, RNGS, replay)
+  # A step of eps = 0.1 moves an image of the energy |x|^2 to 0.99 x.
+  streams = jax.vmap(lambda rng: rng_lib.stream(rng, "y"))(RNGS)
+  noise = 0.1 * rng_lib.normal(rng_lib.fold_in(streams, 0), SHAPE)
+  np.testing.assert_allclose(
+    done.x_sample[chosen], (0.99 * x + noise)[chosen], rtol=1e-5
+  )
+  np.testing.assert_array_equal(done.z, first.z)
+
+
 @pytest.mark.parametrize("update_z", [False, True])
 @pytest.mark.parametrize(
   ("full_batch", "expected"), [(32, 32), (16, 16), (24, 16)]
@@ -107,9 +129,11 @@ def test_four_chains_of_the_form_for_tpus_are_those_of_the_literal_form():
 @pytest.mark.parametrize("method", ["shard_map", "pmap"])
 def test_one_and_eight_devices_run_the_same_chains(method):
   run = functools.partial(chains.run, MODEL, plan(True))
+  z = jnp.ones((16, *SHAPE))
+  replay = chains.Replay(jnp.arange(16) % 3 == 0, z, 2 * z)
   one, eight = (
     chains.over_devices(run, sharding.make_mesh(jax.devices()[:n]), method)(
-      VARIABLES, RNGS
+      VARIABLES, RNGS, replay
     )
     for n in (1, 8)
   )

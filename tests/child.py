@@ -17,7 +17,13 @@ def find(name, *args, _old=PathFinder.find_spec):
   return None if name == "tensorflow" else _old(name, *args)
 PathFinder.find_spec = find
 """
-STDERR_TOO = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+# A test may read one process after the other. The pipe of one that has to wait
+# must hold all that it prints, or it would stop there and the others with it.
+STDERR_TOO = {
+  "stdout": subprocess.PIPE,
+  "stderr": subprocess.STDOUT,
+  "pipesize": 2**20,
+}
 
 
 def start(path, *flags, num_devices=8, prefix=(), cache=None):

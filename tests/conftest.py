@@ -8,16 +8,15 @@ from importlib import metadata
 import bucket_servers
 import pytest
 
-# A jaxlib that does not know a flag ends the process, and 0.12 does not know
-# this one.
+# These tests spend nearly all of their time on compilation. XLA therefore
+# optimises little, and a cache keeps compiled programs for the whole session.
 _PINNED_FLAGS = (
-  # Fusion emitters compile three times as long.
+  # Fusion emitters compile three times as long. jaxlib 0.12 does not know this
+  # flag, and would end the process.
   ["--xla_cpu_use_fusion_emitters=false"]
   if metadata.version("jaxlib").startswith("0.10.")
   else []
 )
-# These tests spend nearly all of their time on compilation. XLA therefore
-# optimises little, and a cache keeps compiled programs for the whole session.
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),

@@ -46,7 +46,7 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
 
 
 # A training step with a quarter of the images and half of the Langevin steps,
-# so there are about five times as many.
+# so there are five to six times as many.
 _MANY_UPDATES = {"langevin.num_steps": 10, "train.batch_size": 8}
 RECIPES = {
   "published": Recipe(),
@@ -61,15 +61,18 @@ RECIPES = {
   "many_updates": Recipe(_MANY_UPDATES),
   "many_fast_updates": Recipe(_MANY_UPDATES, hat_rate=2.0, generator_rate=2.0),
   "many_fast_updates_replay_25": Recipe(
-    _MANY_UPDATES, ("replay_25",), hat_rate=2.0, generator_rate=2.0
+    {**_MANY_UPDATES, "langevin.replay_share": 0.25},
+    hat_rate=2.0,
+    generator_rate=2.0,
   ),
+  "replay_25": Recipe({"langevin.replay_share": 0.25}),
+  "replay_50": Recipe({"langevin.replay_share": 0.5}),
   "small_bank": Recipe({"generator.bank_size": 100}),
   **{
     name: Recipe(patches=(name,))
     for name in (
       *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
-      *("three_generator_updates", "replay_25", "nearest_pairs"),
+      *("three_generator_updates", "nearest_pairs"),
     )
   },
-  "replay_50": Recipe(patches=("replay_25", "replay_50")),
 }

@@ -231,6 +231,13 @@ GROUPS = {
       "The standard deviation of y at the start of a chain.",
       _RECORDED,
     ),
+    "replay_share": Field(
+      0.0,
+      rules.below(0, 1),
+      "In a synthesis run a chain of training goes on from a pair of the bank "
+      "with this probability. Otherwise it starts anew. 0 is the paper's.",
+      _RECORDED,
+    ),
   },
   "hat": {
     "learning_rate": Field(

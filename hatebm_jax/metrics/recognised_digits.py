@@ -68,7 +68,7 @@ def fit(images: np.ndarray, labels: np.ndarray) -> Any:
   from sklearn import calibration, ensemble, model_selection  # A second.
 
   judge = calibration.CalibratedClassifierCV(
-    ensemble.ExtraTreesClassifier(_NUM_TREES, random_state=0, n_jobs=-1),
+    ensemble.ExtraTreesClassifier(_NUM_TREES, random_state=0),
     method="sigmoid",
     cv=model_selection.StratifiedKFold(5, shuffle=True, random_state=0),
     ensemble=False,

@@ -2,7 +2,9 @@
 
 The hat learns by maximum likelihood from short-run chains in y, which start at
 y = 0 on fresh images G(z). The generator learns cooperatively, from a bank of
-what past chains made of its images (Hat EBM, sections 3.3 and 4.3).
+what past chains made of its images (Hat EBM, sections 3.3 and 4.3). Chains may
+also go on from pairs of the bank (`config.langevin.replay_share`), which the
+paper does not do.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hatebm_jax import bank as bank_lib
+from hatebm_jax import chains as chains_lib
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import networks, sharding
 from hatebm_jax import rng as rng_lib
@@ -238,6 +241,17 @@ def _make_bank_use(config, mesh) -> tuple[Callable[..., Any], ...]:
   return draw, sharding.split(bank_lib.write, mesh)
 
 
+def _choose_replay(config, rng, z_bank, x_bank) -> chains_lib.Replay | None:
+  """Chooses the chains of a training step that go on from the bank."""
+  share = config.langevin.replay_share
+  if not share:
+    return None
+  chosen = jax.random.bernoulli(
+    rng_lib.stream(rng, "replay"), share, (config.train.batch_size,)
+  )
+  return chains_lib.Replay(chosen, z_bank, x_bank)
+
+
 def _make_step(config, mesh, model) -> Callable[..., Any]:
   """Returns the training step of `make`."""
   chains = hat_learning.make_chains(config, mesh, model)
@@ -246,22 +260,23 @@ def _make_step(config, mesh, model) -> Callable[..., Any]:
   draw, write = _make_bank_use(config, mesh)
 
   def step(state, images, rng):
-    fresh = chains(model.variables(state, "raw"), rng)
-    x_data = hat_learning.noisy_data(config, images, rng)
-    hat, metrics = update_hat(state.hat, x_data, fresh.x_sample)
     slots, z_bank, x_bank = draw(rng_lib.stream(rng, "bank"), state.bank)
+    replay = _choose_replay(config, rng, z_bank, x_bank)
+    done = chains(model.variables(state, "raw"), rng, replay)
+    x_data = hat_learning.noisy_data(config, images, rng)
+    hat, metrics = update_hat(state.hat, x_data, done.x_sample)
     generator, loss = update_generator(
       state.generator, state.generator_stats, z_bank, x_bank
     )
-    bank = write(state.bank, slots, fresh.z, fresh.x_sample)
+    bank = write(state.bank, slots, done.z, done.x_sample)
     metrics |= {
       "generator_loss": loss,
-      **hat_learning.chain_metrics(fresh),
+      **hat_learning.chain_metrics(done),
     }
     shown = {
       "data": x_data,
-      "generator": fresh.x_start,
-      "hat": fresh.x_sample,
+      "generator": done.x_start,
+      "hat": done.x_sample,
       "bank": x_bank,
     }
     state = state._replace(hat=hat, generator=generator, bank=bank)

@@ -85,7 +85,31 @@ def test_samples_are_those_of_the_chain(one_step):
   np.testing.assert_allclose(shown["generator"], generated, atol=1e-5)
 
 
-def test_bank_gets_the_fresh_pairs_and_keeps_the_rest(one_step):
+def test_a_share_of_the_chains_goes_on_from_the_bank(images):
+  # Chains of such small steps stay where they start.
+  config = tiny.config(
+    langevin__replay_share=0.25,
+    langevin__temperature=1.0,
+    langevin__step_size_y=1e-6,
+  )
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  objective = objectives.make(config, mesh)
+  state = tiny.with_moved_bank(objective.init(jax.random.key(0)))
+  step = jax.jit(objective.step)
+  shares = []
+  for seed in range(100):
+    *_, shown = step(state, images, jax.random.key(seed))
+    from_bank, from_generator = (
+      np.abs(shown["hat"] - shown[name]).max((1, 2, 3)) < 1e-4
+      for name in ("bank", "generator")
+    )
+    np.testing.assert_array_equal(from_bank, ~from_generator)
+    shares.append(from_bank.mean())
+  # Four standard errors.
+  assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 800)
+
+
+def test_bank_gets_the_new_pairs_and_keeps_the_rest(one_step):
   _, first, state, _, shown = one_step
   changed = np.any(first.bank.x != state.bank.x, axis=(2, 3, 4))
   assert changed.sum() == 8
@@ -136,9 +160,14 @@ def test_step_is_traced_once(images):
   run(tiny.config(), 1, 2, images)  # raises at a second trace
 
 
-def test_one_and_eight_devices_take_the_same_step(images):
+@pytest.mark.parametrize("replay_share", [0.0, 0.5])
+def test_one_and_eight_devices_take_the_same_step(images, replay_share):
   # At T = 1 the chain is no amplifier of rounding, and no step is clipped.
-  config = tiny.config(langevin__temperature=1.0, langevin__step_size_y=0.1)
+  config = tiny.config(
+    langevin__temperature=1.0,
+    langevin__step_size_y=0.1,
+    langevin__replay_share=replay_share,
+  )
   *_, one, metrics_one, shown_one = run(config, 1, 1, images)
   *_, eight, metrics_eight, shown_eight = run(config, 8, 1, images)
   chex.assert_trees_all_close(metrics_one, metrics_eight, rtol=1e-4, atol=1e-5)

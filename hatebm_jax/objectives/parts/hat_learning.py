@@ -1,4 +1,4 @@
-"""How a hat learns, whatever its generator: fresh chains, maximum likelihood.
+"""How a hat learns, whatever its generator: chains and maximum likelihood.
 
 Synthesis (only y moves) and the joint form (z moves too) share it.
 """
@@ -49,7 +49,7 @@ def hat_loss(
 def make_chains(
   config: ml_collections.ConfigDict, mesh: Mesh, model: networks.Networks
 ) -> Callable[..., chains_lib.Chains]:
-  """Returns the function that runs a training step's fresh chains.
+  """Returns the function that runs a training step's chains.
 
   Args:
     config: Config of the run.
@@ -57,8 +57,8 @@ def make_chains(
     model: Networks of the run.
 
   Returns:
-    A function `(variables, rng) -> Chains` of the networks' variables and the
-    key of the training step.
+    A function `(variables, rng, replay=None) -> Chains` of the networks'
+    variables, the key of the training step and a `chains.Replay`.
   """
   plan = chains_lib.training_plan(config)
   run = chains_lib.over_devices(
@@ -68,11 +68,11 @@ def make_chains(
   )
   indices = np.arange(config.train.batch_size)
 
-  def fresh(variables, rng):
+  def run_chains(variables, rng, replay=None):
     rngs = rng_lib.per_index(rng_lib.stream(rng, "chains"), indices)
-    return run(variables, rngs)
+    return run(variables, rngs, replay)
 
-  return fresh
+  return run_chains
 
 
 def noisy_data(
@@ -123,10 +123,10 @@ def make_hat_update(
   return update_hat
 
 
-def chain_metrics(fresh: chains_lib.Chains) -> Metrics:
+def chain_metrics(done: chains_lib.Chains) -> Metrics:
   """Returns what there is to watch in the chains of any hat."""
   return {
-    "drift_norm_y": fresh.info.drift_norm_y.mean(),
-    "clip_rate_y": fresh.info.clip_rate_y.mean(),
-    "saturation": (jnp.abs(fresh.x_sample) > 1).mean(),
+    "drift_norm_y": done.info.drift_norm_y.mean(),
+    "clip_rate_y": done.info.clip_rate_y.mean(),
+    "saturation": (jnp.abs(done.x_sample) > 1).mean(),
   }
