@@ -23,12 +23,8 @@ class Course(NamedTuple):
   rate: float = 1e-4  # as published
 
 
-# The config has the recipe that won.
-_OF_DIGITS = {
-  "train.batch_size": 32,
-  "langevin.num_steps": 20,
-  "langevin.replay_share": 0.0,
-}
+# The config of the digits has the recipe that won.
+_OF_DIGITS = {"train.batch_size": 32, "langevin.num_steps": 20}
 _OF_32_PIXELS = {
   "data.image_size": 32,
   "model.width": 64,

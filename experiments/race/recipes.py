@@ -60,8 +60,17 @@ RECIPES = {
   "quarter_batch": Recipe({"train.batch_size": 8}),
   "many_updates": Recipe(_MANY_UPDATES),
   "many_fast_updates": Recipe(_MANY_UPDATES, hat_rate=2.0, generator_rate=2.0),
-  "many_fast_updates_replay_25": Recipe(
+  **{
+    f"many_fast_updates_replay_{percent}": Recipe(
+      {**_MANY_UPDATES, "langevin.replay_share": percent / 100},
+      hat_rate=2.0,
+      generator_rate=2.0,
+    )
+    for percent in (25, 50, 75)
+  },
+  "many_fast_updates_persistent_25": Recipe(
     {**_MANY_UPDATES, "langevin.replay_share": 0.25},
+    ("persistent",),
     hat_rate=2.0,
     generator_rate=2.0,
   ),
