@@ -128,6 +128,7 @@ def test_published_settings(name):
     "init_scale_z": 1.0,
     "init_scale_y": 0.0,
     "replay_share": 0.0,
+    "replay_from": 0,
   }
   assert config.hat.data_epsilon == 1e-3
   assert config.generator.out_factor == 2.0

@@ -14,12 +14,15 @@ class Recipe(NamedTuple):
       the other.
     hat_rate: Learning rate of the hat, as a multiple of that of the course.
     generator_rate: The same of the generator.
+    replay_from: Share of the training steps after which chains go on from the
+      bank, where `langevin.replay_share` lets them.
   """
 
   settings: Mapping[str, object] = types.MappingProxyType({})
   patches: tuple[str, ...] = ()
   hat_rate: float = 1.0
   generator_rate: float = 1.0
+  replay_from: float = 0.0
 
   def overrides(self, num_steps: int, rate: float) -> dict[str, object]:
     """Returns the overrides of a run.
@@ -32,6 +35,7 @@ class Recipe(NamedTuple):
       **_rates("hat", self.hat_rate * rate, num_steps),
       **_rates("generator", self.generator_rate * rate, num_steps),
       **self.settings,
+      "langevin.replay_from": int(self.replay_from * num_steps),
       "train.num_steps": num_steps,
     }
 
@@ -68,6 +72,12 @@ RECIPES = {
     )
     for percent in (25, 50, 75)
   },
+  "many_fast_updates_replay_at_end": Recipe(
+    {**_MANY_UPDATES, "langevin.replay_share": 0.75},
+    hat_rate=2.0,
+    generator_rate=2.0,
+    replay_from=0.75,
+  ),
   "many_fast_updates_persistent_25": Recipe(
     {**_MANY_UPDATES, "langevin.replay_share": 0.25},
     ("persistent",),

@@ -175,6 +175,7 @@ CHECKPOINT = Rule(
   lambda x: STEPS.accepts(x) or (isinstance(x, str) and x == "all"),
   object,
 )
+FIRST_STEP = integer(0, _INT32)
 STEPS_OR_NEVER = integer(0, _INT32, note="never")
 COUNT = integer(1)
 MILLION = integer(1, 10**6)

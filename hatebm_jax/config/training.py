@@ -238,6 +238,13 @@ GROUPS = {
       "with this probability. Otherwise it starts anew. 0 is the paper's.",
       _RECORDED,
     ),
+    "replay_from": Field(
+      0,
+      rules.FIRST_STEP,
+      "Chains go on from the bank from this training step on. Before, all of "
+      "them start anew.",
+      _RECORDED,
+    ),
   },
   "hat": {
     "learning_rate": Field(

@@ -241,11 +241,14 @@ def _make_bank_use(config, mesh) -> tuple[Callable[..., Any], ...]:
   return draw, sharding.split(bank_lib.write, mesh)
 
 
-def _choose_replay(config, rng, z_bank, x_bank) -> chains_lib.Replay | None:
+def _choose_replay(
+  config, step, rng, z_bank, x_bank
+) -> chains_lib.Replay | None:
   """Chooses the chains of a training step that go on from the bank."""
-  share = config.langevin.replay_share
-  if not share:
+  group = config.langevin
+  if not group.replay_share:
     return None
+  share = jnp.where(step < group.replay_from, 0, group.replay_share)
   chosen = jax.random.bernoulli(
     rng_lib.stream(rng, "replay"), share, (config.train.batch_size,)
   )
@@ -261,7 +264,9 @@ def _make_step(config, mesh, model) -> Callable[..., Any]:
 
   def step(state, images, rng):
     slots, z_bank, x_bank = draw(rng_lib.stream(rng, "bank"), state.bank)
-    replay = _choose_replay(config, rng, z_bank, x_bank)
+    replay = _choose_replay(
+      config, learner.num_updates(state.hat), rng, z_bank, x_bank
+    )
     done = chains(model.variables(state, "raw"), rng, replay)
     x_data = hat_learning.noisy_data(config, images, rng)
     hat, metrics = update_hat(state.hat, x_data, done.x_sample)

@@ -150,7 +150,7 @@ def test_quickstart_runs(tmp_path):
   assert "CpuDevice" in _printed(outputs["device"])
   assert "2 steps of 32 images, width 8" in _printed(outputs["device"])
   assert len(_pictures(outputs["curves"])) == 1
-  assert "00000002_raw_grid.png" in _printed(outputs["show"])
+  assert "00000002_averaged_grid.png" in _printed(outputs["show"])
   assert len(_pictures(outputs["show"])) == 3
   evaluation = json.loads((run / "evaluation.json").read_text())
   distance = evaluation["sets"]["hat"]["frechet_distance"]["mean"]

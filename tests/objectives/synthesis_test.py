@@ -85,28 +85,51 @@ def test_samples_are_those_of_the_chain(one_step):
   np.testing.assert_allclose(shown["generator"], generated, atol=1e-5)
 
 
-def test_a_share_of_the_chains_goes_on_from_the_bank(images):
-  # Chains of such small steps stay where they start.
+def replaying(**overrides):
+  """Returns a step and a state; its chains stay where they start."""
   config = tiny.config(
-    langevin__replay_share=0.25,
-    langevin__temperature=1.0,
-    langevin__step_size_y=1e-6,
+    langevin__temperature=1.0, langevin__step_size_y=1e-6, **overrides
   )
   mesh = sharding.make_mesh(jax.devices()[:1])
   objective = objectives.make(config, mesh)
   state = tiny.with_moved_bank(objective.init(jax.random.key(0)))
-  step = jax.jit(objective.step)
-  shares = []
-  for seed in range(100):
-    *_, shown = step(state, images, jax.random.key(seed))
-    from_bank, from_generator = (
-      np.abs(shown["hat"] - shown[name]).max((1, 2, 3)) < 1e-4
-      for name in ("bank", "generator")
-    )
-    np.testing.assert_array_equal(from_bank, ~from_generator)
-    shares.append(from_bank.mean())
+  return jax.jit(objective.step), state
+
+
+def starts_in_bank(shown):
+  """Returns which chains started at their image of the bank."""
+  in_bank, at_generator = (
+    np.abs(shown["hat"] - shown[name]).max((1, 2, 3)) < 1e-4
+    for name in ("bank", "generator")
+  )
+  np.testing.assert_array_equal(in_bank, ~at_generator)
+  return in_bank
+
+
+def test_a_share_of_the_chains_goes_on_from_the_bank(images):
+  step, state = replaying(langevin__replay_share=0.25)
+  found = [
+    starts_in_bank(step(state, images, jax.random.key(seed))[-1])
+    for seed in range(100)
+  ]
   # Four standard errors.
-  assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 800)
+  assert abs(np.mean(found) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 800)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_chains_go_on_from_a_training_step_on(images, clip):
+  step, state = replaying(
+    langevin__replay_share=0.99,
+    langevin__replay_from=2,
+    hat__max_grad_norm=clip,
+  )
+  found = []
+  for index in range(3):
+    state, _, shown = step(state, images, jax.random.key(index))
+    # The bank gets samples, which are the generator's images: move it again.
+    state = tiny.with_moved_bank(state)
+    found.append(starts_in_bank(shown).mean())
+  assert found[:2] == [0, 0] and found[2] > 0.5
 
 
 def test_bank_gets_the_new_pairs_and_keeps_the_rest(one_step):

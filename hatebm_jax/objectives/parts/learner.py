@@ -58,6 +58,13 @@ def update(
   return Learner(params, average, opt_state)
 
 
+def num_updates(learner: Learner) -> jax.Array:
+  """Returns the number of updates that a learner has taken, an int32 scalar."""
+  optimizer = learner.optimizer
+  adam = optimizer[1] if _is_clipped(learner) else optimizer
+  return adam[0].count
+
+
 def describe(state: Any) -> None:
   """Prints the parameters that are trained.
 
