@@ -29,6 +29,9 @@ def get_config():
   config.train.num_steps = 10_000
   config.train.batch_size = 8
   config.langevin.num_steps = 10
+  # In the last quarter many chains go on from the bank, so that they last.
+  config.langevin.replay_share = 0.75
+  config.langevin.replay_from = 7_500
   # Most background pixels of a digit are exactly black. Without this noise the
   # hat becomes steeper and steeper there, until the chain overshoots and
   # training diverges. experiments/digits saw it after 1,300 steps.
@@ -38,8 +41,8 @@ def get_config():
   config.generator.learning_rate = 1.2e-3
   config.generator.learning_rate_drops = ((5_000, 4e-4), (7_500, 1.2e-4))
   config.generator.bank_size = 1_000
-  # A few more steps than in training sharpen the samples.
-  config.evaluate.num_steps = 15
+  # More steps than in training sharpen the samples.
+  config.evaluate.num_steps = 25
   config.sample.weights = "averaged"
   config.lock()
   return config

@@ -27,6 +27,7 @@ def config(name="digits", **overrides):
     "train__image_every": 2,
     "train__checkpoint_every": 2,
     "langevin__num_steps": 3,
+    "langevin__replay_share": 0.0,
     "generator__bank_size": 24,
     "sngan__discriminator_width": 8,
     "sample__num_images": 12,

@@ -24,7 +24,11 @@ class Course(NamedTuple):
 
 
 # The config of the digits has the recipe that won.
-_OF_DIGITS = {"train.batch_size": 32, "langevin.num_steps": 20}
+_OF_DIGITS = {
+  "train.batch_size": 32,
+  "langevin.num_steps": 20,
+  "langevin.replay_share": 0.0,
+}
 _OF_32_PIXELS = {
   "data.image_size": 32,
   "model.width": 64,

@@ -121,7 +121,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 96
+  assert len(names) == 98
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
@@ -328,6 +328,9 @@ def test_what_sampling_and_evaluation_follow():
   assert langevin - followed == {
     "langevin.max_drift_y",
     "langevin.init_scale_y",
+    # Only training has a bank.
+    "langevin.replay_share",
+    "langevin.replay_from",
   }
   assert not {x for x in followed if x.startswith(("train.", "hat."))}
 
