@@ -28,6 +28,7 @@ def config(name="digits", **overrides):
     "train__checkpoint_every": 2,
     "langevin__num_steps": 3,
     "langevin__replay_share": 0.0,
+    "langevin__replay_from": 0,
     "generator__bank_size": 24,
     "sngan__discriminator_width": 8,
     "sample__num_images": 12,
