@@ -3,7 +3,7 @@
 Command:   python -m hatebm_jax.main --config=configs/digits.py \
              --workdir=runs/digits
 Data:      1,437 of the 1,797 handwritten digits that come with scikit-learn.
-Hardware:  2 CPU cores need at most 10 minutes.
+Hardware:  2 CPU cores need about 10 minutes.
 """
 
 from hatebm_jax import config as config_lib

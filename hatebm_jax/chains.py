@@ -147,8 +147,7 @@ def start(
 
 
 def continue_from(
-  model: networks.Networks,
-  variables: tuple[Any, Any],
+  generator_fn: energy_lib.GeneratorFn,
   fresh: langevin.State,
   replay: Replay,
 ) -> langevin.State:
@@ -157,12 +156,10 @@ def continue_from(
   The image of such a chain is that of its pair: y = x - G(z).
 
   Args:
-    model: Networks of the run.
-    variables: Parameters of hat and generator.
+    generator_fn: The generator, latents `[batch, ...]` -> images.
     fresh: State of fresh chains.
     replay: Pairs of the bank.
   """
-  _, generator_fn = bind(model, variables)
 
   def choose(old, new):
     return jax.vmap(jnp.where)(replay.chosen, old, new)
@@ -227,7 +224,7 @@ def run(
   _, generator_fn = bind(model, variables)
   first = start(model, plan, rngs)
   if replay:
-    first = continue_from(model, variables, first, replay)
+    first = continue_from(generator_fn, first, replay)
   state, info = advance(model, plan, variables, rngs, first)
   x_end = generator_fn(state.z)
   x_start = generator_fn(first.z) if plan.settings.update_z else x_end

@@ -68,7 +68,7 @@ def test_chosen_chains_go_on_from_their_pairs():
   x = 3 + z
   fresh = chains.start(MODEL, plan(False), RNGS)
   replay = chains.Replay(chosen, z, x)
-  first = chains.continue_from(MODEL, VARIABLES, fresh, replay)
+  first = chains.continue_from(lambda z: 0.5 * z, fresh, replay)
   np.testing.assert_array_equal(first.z[chosen], z[chosen])
   np.testing.assert_allclose(first.y[chosen], (x - 0.5 * z)[chosen], rtol=1e-6)
   for got, want in zip(first, fresh, strict=True):

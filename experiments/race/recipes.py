@@ -52,6 +52,14 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
 # A training step with a quarter of the images and half of the Langevin steps,
 # so there are five to six times as many.
 _MANY_UPDATES = {"langevin.num_steps": 10, "train.batch_size": 8}
+
+
+def _many_fast_updates(replay_share: float = 0.0, **others: object) -> Recipe:
+  """Returns many updates at twice the rates, where chains may be replayed."""
+  settings = {**_MANY_UPDATES, "langevin.replay_share": replay_share}
+  return Recipe(settings, hat_rate=2.0, generator_rate=2.0, **others)
+
+
 RECIPES = {
   "published": Recipe(),
   "short_chains": Recipe({"langevin.num_steps": 10}),
@@ -63,26 +71,13 @@ RECIPES = {
   "half_batch": Recipe({"train.batch_size": 16}),
   "quarter_batch": Recipe({"train.batch_size": 8}),
   "many_updates": Recipe(_MANY_UPDATES),
-  "many_fast_updates": Recipe(_MANY_UPDATES, hat_rate=2.0, generator_rate=2.0),
-  **{
-    f"many_fast_updates_replay_{percent}": Recipe(
-      {**_MANY_UPDATES, "langevin.replay_share": percent / 100},
-      hat_rate=2.0,
-      generator_rate=2.0,
-    )
-    for percent in (25, 50, 75)
-  },
-  "many_fast_updates_replay_at_end": Recipe(
-    {**_MANY_UPDATES, "langevin.replay_share": 0.75},
-    hat_rate=2.0,
-    generator_rate=2.0,
-    replay_from=0.75,
-  ),
-  "many_fast_updates_persistent_25": Recipe(
-    {**_MANY_UPDATES, "langevin.replay_share": 0.25},
-    ("persistent",),
-    hat_rate=2.0,
-    generator_rate=2.0,
+  "many_fast_updates": _many_fast_updates(),
+  "many_fast_updates_replay_25": _many_fast_updates(0.25),
+  "many_fast_updates_replay_50": _many_fast_updates(0.5),
+  "many_fast_updates_replay_75": _many_fast_updates(0.75),
+  "many_fast_updates_replay_at_end": _many_fast_updates(0.75, replay_from=0.75),
+  "many_fast_updates_persistent_25": _many_fast_updates(
+    0.25, patches=("persistent",)
   ),
   "replay_25": Recipe({"langevin.replay_share": 0.25}),
   "replay_50": Recipe({"langevin.replay_share": 0.5}),

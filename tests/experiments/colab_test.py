@@ -148,7 +148,7 @@ def test_quickstart_runs(tmp_path):
   outputs = _execute("quickstart", tmp_path)
   run = tmp_path / "runs" / "digits"
   assert "CpuDevice" in _printed(outputs["device"])
-  assert "2 steps of 32 images, width 8" in _printed(outputs["device"])
+  assert "2 steps of 8 images, width 8" in _printed(outputs["device"])
   assert len(_pictures(outputs["curves"])) == 1
   assert "00000002_averaged_grid.png" in _printed(outputs["show"])
   assert len(_pictures(outputs["show"])) == 3
