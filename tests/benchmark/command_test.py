@@ -39,7 +39,7 @@ def test_what_is_timed():
     map(json.loads, child.python(CODE.format(cases=cases)).splitlines())
   ) == [
     [8, 50, 256, "literal", *others],
-    [8, 20, 32, "auto"],
+    [8, 10, 32, "auto"],
     [4, 6, 64, *others],
     [16, 7, 256, "literal", *others],
     [2, 50, 256, "literal", "dense"],
