@@ -67,16 +67,16 @@ def test_a_run_with_the_installed_package(site, tmp_path):
   )
   assert str(site / "hatebm_jax" / "configs" / "digits.py") in where
   output = hatebm("--config=digits", "--workdir=run", *TINY)
-  assert "8 images, raw weights of step 2, 2 Langevin steps" in output
+  assert "8 images, averaged weights of step 2, 2 Langevin steps" in output
   assert (tmp_path / "run" / "evaluation.json").exists()
   # The run's own config, with an override.
   output = hatebm(
     "--mode=sample", "--workdir=run", "--config.sample.num_images=9"
   )
-  assert "9 images, raw weights of step 2, 2 Langevin steps" in output
+  assert "9 images, averaged weights of step 2, 2 Langevin steps" in output
   # It is resumed without its config.
   output = hatebm("--workdir=run", "--config.train.num_steps=3")
-  assert "8 images, raw weights of step 3, 2 Langevin steps" in output
+  assert "8 images, averaged weights of step 3, 2 Langevin steps" in output
 
 
 @pytest.mark.slow
