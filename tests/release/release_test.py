@@ -158,7 +158,7 @@ def test_a_run_whose_config_has_changed(tmp_path):
   assert restored.config.hat.learning_rate == 1e-5
   path = release.from_run(tmp_path / "run", tmp_path / "old", checkpoint=2)
   restored = sample.restore(tiny.config(), path)
-  assert restored.config.hat.learning_rate == 6e-4 and not restored.changes
+  assert restored.config.hat.learning_rate == 1.2e-3 and not restored.changes
 
 
 def test_training_refuses_the_folder(released):
