@@ -226,9 +226,10 @@ _GROUPS = {
   },
   "chains": {
     "num_chains": Field(
-      32,
+      128,
       rules.integer(0, 10**6, note="none"),
-      "This many chains are measured. 0 means none.",
+      "This many chains are measured. 0 means none. With fewer than 100 their "
+      "Frechet distance says nothing about the best number of Langevin steps.",
     ),
     "multiple": Field(
       1,

@@ -248,7 +248,7 @@ def test_a_field_that_an_older_version_did_not_save_gets_its_default():
   del fields["chains"], fields["evaluate"]["init_scale_y"], fields["seed"]
   config = config_lib.from_saved(fields)
   config_lib.check(config)
-  assert config.chains.num_chains == 32 and config.seed == 0
+  assert config.chains.num_chains == 128 and config.seed == 0
   assert config.evaluate.init_scale_y == 0.01
   assert config.evaluate.num_steps == 4 and config.model.width == 8
 

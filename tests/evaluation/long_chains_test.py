@@ -250,7 +250,8 @@ def test_chains_are_at_least_as_long_as_those_of_sampling():
 
 
 def chain_lines(distance, **overrides):
-  """Returns the figures of chains, and what is printed of them."""
+  """Returns the figures of 100 chains, and what is printed of them."""
+  overrides = {"chains__num_chains": 100, **overrides}
   result, _ = long_chains.measure(analytic(**overrides), REFERENCES, distance)
   figures = {"sets": {}, "protocol": {}, "chains": result}
   return result, console.table(figures).splitlines()[1:]
@@ -266,7 +267,7 @@ def test_too_many_steps_of_sampling_are_named():
   assert steps == [0, 1, 2, 3, 4, 5, 7, 10]
   assert (result["sampling_steps"], result["best_steps"]) == (10, 2)
   assert lines[-2:] == [
-    "Distance of these 8 chains: 9 after the 10 steps of "
+    "Distance of these 100 chains: 9 after the 10 steps of "
     "config.evaluate.num_steps, 4 after 2, where it is smallest.",
     "warning: config.evaluate.num_steps=10 is too long for this run. Measure "
     "it with --config.evaluate.num_steps=2 too.",
@@ -285,7 +286,14 @@ def test_steps_that_suit_get_no_warning(distances):
   _, lines = chain_lines(
     lambda _: next(found), chains__multiple=5, evaluate__num_steps=10
   )
-  assert lines[-1].startswith("Distance of these 8 chains: ")
+  assert lines[-1].startswith("Distance of these 100 chains: ")
+
+
+def test_few_chains_say_nothing_of_their_length():
+  result, lines = chain_lines(brightness, chains__num_chains=99)
+  assert result["best_steps"] is None
+  assert result["curve"][0]["frechet_distance"] is not None
+  assert not any("Distance" in line for line in lines)
 
 
 def test_chains_without_distances_say_nothing_of_their_length():
