@@ -40,11 +40,16 @@ _OF_32_PIXELS = {
   "metrics.split": "test",
   "metrics.num_references": 1_000,
 }
+# The published data noise and rates were worse: see README.md.
+_OF_FASHION = {
+  **_OF_32_PIXELS,
+  "data.channels": 1,
+  "model.width": 32,
+  "hat.data_epsilon": 0.03,
+}
 COURSES = {
   "digits": Course("digits", _OF_DIGITS, 300, rate=6e-4),
-  "fashion": Course(
-    "cifar10", {**_OF_32_PIXELS, "data.channels": 1, "model.width": 32}, 1_800
-  ),
+  "fashion": Course("cifar10", _OF_FASHION, 1_800, rate=6e-4),
   "emoji": Course("cifar10", _OF_32_PIXELS, 3_600),
   "cifar10_jpeg": Course("cifar10", _OF_32_PIXELS, 7_200),
 }

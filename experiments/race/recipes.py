@@ -49,14 +49,18 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
   return {f"{group}.learning_rate": rate, f"{group}.learning_rate_drops": drops}
 
 
-# A training step with a quarter of the images and half of the Langevin steps,
-# so there are five to six times as many.
-_MANY_UPDATES = {"langevin.num_steps": 10, "train.batch_size": 8}
+# A training step with a quarter of the images, so there are about four times as
+# many.
+_SMALL_BATCHES = {"train.batch_size": 8}
+# With half of the Langevin steps too, there are five to six times as many.
+_MANY_UPDATES = {**_SMALL_BATCHES, "langevin.num_steps": 10}
 
 
-def _many_fast_updates(replay_share: float = 0.0, **others: object) -> Recipe:
-  """Returns many updates at twice the rates, where chains may be replayed."""
-  settings = {**_MANY_UPDATES, "langevin.replay_share": replay_share}
+def _fast(
+  settings: dict[str, object], replay_share: float = 0.0, **others: object
+) -> Recipe:
+  """Returns settings at twice the rates, where chains may be replayed."""
+  settings = {**settings, "langevin.replay_share": replay_share}
   return Recipe(settings, hat_rate=2.0, generator_rate=2.0, **others)
 
 
@@ -69,15 +73,21 @@ RECIPES = {
   "slow_hat": Recipe(hat_rate=0.5),
   "fast_generator": Recipe(generator_rate=2.0),
   "half_batch": Recipe({"train.batch_size": 16}),
-  "quarter_batch": Recipe({"train.batch_size": 8}),
+  "quarter_batch": Recipe(_SMALL_BATCHES),
   "many_updates": Recipe(_MANY_UPDATES),
-  "many_fast_updates": _many_fast_updates(),
-  "many_fast_updates_replay_25": _many_fast_updates(0.25),
-  "many_fast_updates_replay_50": _many_fast_updates(0.5),
-  "many_fast_updates_replay_75": _many_fast_updates(0.75),
-  "many_fast_updates_replay_at_end": _many_fast_updates(0.75, replay_from=0.75),
-  "many_fast_updates_persistent_25": _many_fast_updates(
-    0.25, patches=("persistent",)
+  "fast_small_batches": _fast(_SMALL_BATCHES),
+  "fast_small_batches_replay_at_end": _fast(
+    _SMALL_BATCHES, 0.75, replay_from=0.75
+  ),
+  "many_fast_updates": _fast(_MANY_UPDATES),
+  "many_fast_updates_replay_25": _fast(_MANY_UPDATES, 0.25),
+  "many_fast_updates_replay_50": _fast(_MANY_UPDATES, 0.5),
+  "many_fast_updates_replay_75": _fast(_MANY_UPDATES, 0.75),
+  "many_fast_updates_replay_at_end": _fast(
+    _MANY_UPDATES, 0.75, replay_from=0.75
+  ),
+  "many_fast_updates_persistent_25": _fast(
+    _MANY_UPDATES, 0.25, patches=("persistent",)
   ),
   "replay_25": Recipe({"langevin.replay_share": 0.25}),
   "replay_50": Recipe({"langevin.replay_share": 0.5}),
