@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
 from hatebm_jax import energy as energy_lib
@@ -256,24 +257,23 @@ def film(
     `[batch, num_frames, height, width, channels]`.
   """
   _, generator_fn = bind(model, variables)
-  gaps = num_frames - 1
-  every, longer = divmod(plan.settings.num_steps, gaps)
-  state, taken = start(model, plan, rngs), 0
-  kept = [jax.tree.map(lambda leaf: leaf[None], state)]
-  # The gaps that are a step longer come first.
-  for size, count in ((every + 1, longer), (every, gaps - longer)):
-    piece = plan._replace(settings=plan.settings._replace(num_steps=size))
+  num_steps = plan.settings.num_steps
+  # Numbers of steps after which a state is kept.
+  kept = -(-np.arange(num_frames) * num_steps // (num_frames - 1))
+  frame_of = np.searchsorted(kept, 1 + np.arange(num_steps))
+  step = plan._replace(settings=plan.settings._replace(num_steps=1))
+  state = start(model, plan, rngs)
+  path = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_frames), state)
 
-    def pass_gap(state, first_step, piece=piece):
-      state, _ = advance(model, piece, variables, rngs, state, first_step)
-      return state, state
+  def take(carry, at):
+    (state, path), (index, frame) = carry, at
+    state, _ = advance(model, step, variables, rngs, state, index)
+    path = jax.tree.map(lambda all_, new: all_.at[frame].set(new), path, state)
+    return (state, path), None
 
-    if count:
-      first_steps = taken + size * jnp.arange(count)
-      state, passed = jax.lax.scan(pass_gap, state, first_steps)
-      kept.append(passed)
-      taken += size * count
-  path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
+  # The last state of a gap is the one that stays.
+  steps = jnp.arange(num_steps), frame_of
+  (_, path), _ = jax.lax.scan(take, (state, path), steps)
   frames = jax.vmap(generator_fn)(path.z), path.y
   return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
 
