@@ -33,6 +33,8 @@ def main() -> None:
   args = parser.parse_args()
   if args.recipe and (args.data is None) != (args.course == "digits"):
     parser.error("digits takes no --data, and the other courses need it.")
+  if args.data and not args.data.is_dir():
+    parser.error(f"--data: expected a folder of images, found no {args.data}.")
   data = "" if args.data is None else f"folder:{args.data.absolute()}"
   settings.use_core(args.core)
   names = recipes.RECIPES if args.recipe == ["all"] else args.recipe

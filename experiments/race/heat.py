@@ -48,10 +48,13 @@ def run(
   chosen = settings.overrides(course, recipe, num_steps, data)
   chosen |= {"seed": seed, "sample.num_images": 64}
   workdir = folder / "run"
+  _tell(folder, f"trains for {num_steps:,} steps of {cost:.3g} GFLOP")
   _main(tree, f"--config={group.config}", f"--workdir={workdir}", **chosen)
+  _tell(folder, "runs long chains")
   chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
   # A chain has at least one step, even where the generator alone is nearer.
   best = {"evaluate.num_steps": max(1, chains["best_steps"])}
+  _tell(folder, f"measures samples after {chains['best_steps']} Langevin steps")
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
@@ -63,6 +66,12 @@ def run(
     "commit": _commit(),
     "date": datetime.date.today().isoformat(),
   }
+
+
+def _tell(folder: pathlib.Path, what: str) -> None:
+  """Prints what a heat does now."""
+  now = datetime.datetime.now().isoformat(" ", "seconds")
+  print(f"{now} {folder.name} {what}.", flush=True)
 
 
 def _lasting(chains: dict[str, Any]) -> float:

@@ -1,10 +1,12 @@
 import filecmp
 import json
 import subprocess
+import sys
 
 import child
 import pytest
 
+from experiments.race import __main__ as race
 from experiments.race import courses, emoji, heat, recipes, settings, table
 from hatebm_jax import config as config_lib
 from hatebm_jax import main
@@ -57,6 +59,20 @@ def test_table(tmp_path, monkeypatch):
     "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 1.5 | 1.00 |",
     "| published | 0, 1 | 100, 100 | 20, 21 | 3 | 6 |  | 0.5 | 2 | 1.00 |",
   ]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["fashion", "published"], "digits takes no --data"),
+    (["fashion", "published", "--data=missing"], "found no missing"),
+  ],
+)
+def test_a_heat_without_its_data(arguments, message, monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["race", *arguments])
+  with pytest.raises(SystemExit):
+    race.main()
+  assert message in capsys.readouterr().err
 
 
 def test_all_skin_tones_are_in_one_split():
