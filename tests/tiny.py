@@ -35,6 +35,7 @@ def config(name="digits", **overrides):
     "sample__batch_size": 8,
     "sample__weights": "raw",
     "evaluate__num_steps": 4,
+    "chains__num_chains": 32,
     **overrides,
   }
   for name, value in settings.items():
