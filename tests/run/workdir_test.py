@@ -252,7 +252,7 @@ def test_a_run_of_an_older_version_gets_defaults(tmp_path):
   merged = workdir.run_config(tmp_path, config)
   assert merged.sample.num_images == 3
   assert merged.train.steps_per_dispatch == 1 and merged.seed == 0
-  assert merged.chains.num_chains == 128
+  assert merged.chains.num_chains == 32
   workdir.claim(tmp_path, config, write=True)
   complete = json.loads((tmp_path / "config.json").read_text())
   assert complete["train"]["steps_per_dispatch"] == 1
