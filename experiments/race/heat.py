@@ -53,8 +53,9 @@ def run(
   _tell(folder, "runs long chains")
   chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
   # A chain has at least one step, even where the generator alone is nearer.
-  best = {"evaluate.num_steps": max(1, chains["best_steps"])}
-  _tell(folder, f"measures samples after {chains['best_steps']} Langevin steps")
+  best_steps = max(1, chains["best_steps"])
+  best = {"evaluate.num_steps": best_steps}
+  _tell(folder, f"measures samples after {best_steps} Langevin steps")
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
