@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.race import courses, nearest, recipes, settings
@@ -46,12 +47,15 @@ def run(
   group = courses.COURSES[course]
   num_steps = int(group.seconds * courses.GFLOPS / cost)
   chosen = settings.overrides(course, recipe, num_steps, data)
-  chosen |= {"seed": seed, "sample.num_images": 64}
+  # What a heat measures, it measures after its training.
+  chosen |= {"seed": seed, "sample.num_images": 64, "chains.num_chains": 0}
   workdir = folder / "run"
   _tell(folder, f"trains for {num_steps:,} steps of {cost:.3g} GFLOP")
   _main(tree, f"--config={group.config}", f"--workdir={workdir}", **chosen)
   _tell(folder, "runs long chains")
-  chains = _evaluate(tree, workdir, courses.LONG_CHAINS)["chains"]
+  chains = _evaluate(tree, workdir, courses.LONG_CHAINS, group.metrics)[
+    "chains"
+  ]
   # A chain has at least one step, even where the generator alone is nearer.
   best_steps = max(1, chains["best_steps"])
   best = {"evaluate.num_steps": best_steps}
@@ -60,7 +64,7 @@ def run(
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
     "langevin_steps": chains["best_steps"],
-    **_figures(_evaluate(tree, workdir, best)["sets"]),
+    **_figures(_evaluate(tree, workdir, best, group.metrics)["sets"]),
     "curve": [[x["step"], x["frechet_distance"]] for x in chains["curve"]],
     "lasting": _lasting(chains),
     "nearest": nearest.measure(_samples(tree, workdir, best), workdir),
@@ -147,7 +151,10 @@ def _cost(
 
 
 def _evaluate(
-  tree: pathlib.Path, workdir: pathlib.Path, chosen: dict[str, Any]
+  tree: pathlib.Path,
+  workdir: pathlib.Path,
+  chosen: dict[str, Any],
+  metrics: Mapping[str, object],
 ) -> dict[str, Any]:
   """Returns evaluation.json with some settings; it is made once."""
   name = "_".join(str(value) for value in chosen.values())
@@ -158,7 +165,7 @@ def _evaluate(
       f"--workdir={workdir}",
       f"--out={out}",
       "--mode=evaluate",
-      **courses.EVALUATION | chosen,
+      **courses.EVALUATION | metrics | chosen,
     )
   return json.loads((out / "evaluation.json").read_text())
 
