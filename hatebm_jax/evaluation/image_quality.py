@@ -26,6 +26,9 @@ from hatebm_jax.metrics import (
 )
 from hatebm_jax.run import files
 
+# Held-out images are as many as the samples, but at least this many.
+_LEAST_HELD_OUT = 1_000
+
 
 class Reference(NamedTuple):
   """What images are measured against.
@@ -342,13 +345,15 @@ def held_out(
     reference: Reference to compare with.
 
   Returns:
-    The figures of at most 10,000 images of the test split; nothing if there is
-    no such split.
+    The figures of images of the test split that are no reference images;
+    nothing if there are none. They are as many as the samples, and at least
+    1,000, if the split has as many.
   """
   try:
     source = data.open_split(config.data, "test")
-    order = np.random.default_rng(0).permutation(source.num_images)
-    chosen = np.sort(order[: gathering.MAX_FEATURES])
+    chosen = _held_out_indices(config, source.num_images)
+    if len(chosen) < 2:
+      return {}
     chunks = data.in_order(source, chosen, reference.space.batch_size)
     batches = ({"held_out": images} for images in chunks)
     found = measure_batches(reference, batches, len(chosen))
@@ -356,3 +361,16 @@ def held_out(
     logging.warning("There are no held-out images to compare with: %s", error)
     return {}
   return {"held_out": _entry([found["held_out"]], len(chosen))}
+
+
+def _held_out_indices(
+  config: ml_collections.ConfigDict, num_images: int
+) -> np.ndarray:
+  """Returns which of the images of the test split are the held-out images."""
+  settings = config.metrics
+  order = np.random.default_rng(0).permutation(num_images)
+  if settings.split == "test" and not settings.statistics:
+    # `_features_of_split` took the first ones.
+    order = order[settings.num_references or num_images :]
+  wanted = max(config.sample.num_images, _LEAST_HELD_OUT)
+  return np.sort(order[: min(wanted, gathering.MAX_FEATURES)])

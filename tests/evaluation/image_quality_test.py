@@ -72,6 +72,33 @@ def test_held_out_images_stand_beside(folder):
   assert result["sets"]["held_out"]["num_images"] == 15
 
 
+def test_held_out_images_are_no_reference_images():
+  config = tiny.config(metrics__split="test", metrics__num_references=300)
+  test = data.load_all(data.open_source(config.data, "test"))
+  others = np.random.default_rng(0).permutation(360)[300:]
+  found = image_quality.measure_sets(config, {"hat": [test[others]]})["sets"]
+  assert found["held_out"]["num_images"] == 60
+  for name in ("frechet_distance", "recall"):
+    held_out, expected = (found[x][name]["mean"] for x in ("held_out", "hat"))
+    np.testing.assert_allclose(held_out, expected, rtol=1e-6)
+
+
+def test_without_images_that_are_left_none_are_held_out():
+  config = tiny.config(metrics__split="test")
+  images = np.zeros((3, 16, 16, 1), np.uint8)
+  found = image_quality.measure_sets(config, {"generator": [images]})
+  assert set(found["sets"]) == {"generator"}
+
+
+def test_held_out_images_are_as_many_as_the_samples(monkeypatch):
+  monkeypatch.setattr(image_quality, "_LEAST_HELD_OUT", 20)
+  images = np.zeros((3, 16, 16, 1), np.uint8)
+  for num_images, expected in ((10, 20), (30, 30), (1_000, 360)):
+    config = tiny.config(sample__num_images=num_images)
+    found = image_quality.measure_sets(config, {"generator": [images]})
+    assert found["sets"]["held_out"]["num_images"] == expected
+
+
 def test_the_reference_may_be_a_part_of_the_split(folder):
   config = _colour(folder, metrics__num_references=30)
   reference = image_quality.load_reference(config)
