@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hatebm_jax import energy as energy_lib
-from hatebm_jax import langevin, networks, sharding
+from hatebm_jax import errors, langevin, networks, sharding
 from hatebm_jax.models import layers
 
 
@@ -71,6 +71,15 @@ def moves_z(config: ml_collections.ConfigDict) -> bool:
   return config.objective == "joint"
 
 
+def _annealing(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+  """Returns the factors of the squared step sizes in a cycle.
+
+  A cycle is as long as the chains that train the hat.
+  """
+  group = config.langevin
+  return langevin.linear_annealing(group.num_steps, group.annealing)
+
+
 def training_plan(config: ml_collections.ConfigDict) -> Plan:
   """Returns the plan of the chains that train the hat: `config.langevin`."""
   group = config.langevin
@@ -82,6 +91,7 @@ def training_plan(config: ml_collections.ConfigDict) -> Plan:
     tau=group.tau,
     max_drift_y=group.max_drift_y,
     update_z=moves_z(config),
+    annealing=_annealing(config),
   )
   return Plan(settings, group.init_scale_z, group.init_scale_y)
 
@@ -89,9 +99,22 @@ def training_plan(config: ml_collections.ConfigDict) -> Plan:
 def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
   """Returns the plan of the chains that draw samples: `config.evaluate`.
 
-  A field that is None there has the value of training.
+  A field that is None there has the value of training. Longer chains repeat the
+  annealing of training.
+
+  Raises:
+    ConfigError: If the chains would end in the middle of an annealing.
   """
   group = config.evaluate
+  cycle = len(_annealing(config)) or 1
+  if group.num_steps % cycle:
+    raise errors.ConfigError(
+      f"config.evaluate.num_steps={group.num_steps}: expected a multiple of "
+      f"config.langevin.num_steps={cycle}, because the chains are annealed "
+      f"(config.langevin.annealing={config.langevin.annealing}) and would end "
+      "with large steps. Set it to "
+      f"{-(-group.num_steps // cycle) * cycle}."
+    )
   given = lambda name: (
     config.langevin[name] if group[name] is None else group[name]
   )
@@ -103,6 +126,7 @@ def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
     tau=given("tau"),
     max_drift_y=group.max_drift_y,
     update_z=moves_z(config),
+    annealing=_annealing(config),
   )
   return Plan(settings, given("init_scale_z"), group.init_scale_y)
 

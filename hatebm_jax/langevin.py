@@ -8,6 +8,9 @@ One step of the chain (Hat EBM, algorithm 1, in the order of the reference):
      image so that (eps^2 / 2) ||g|| <= max_drift_y;
      y <- y - (eps^2 / 2) g + eps N(0, I)
 
+Where `Settings.annealing` has factors, they multiply eps^2 and eps_z^2, each in
+its step.
+
 `step` takes one such step. `sample` takes many and gives the same chain with
 fewer passes through the generator: G runs once in a chain where only y moves,
 and once in a step of the joint form, because the step of y and the next step of
@@ -19,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hatebm_jax import energy as energy_lib
 from hatebm_jax import rng as rng_lib
@@ -78,6 +82,8 @@ class Settings(NamedTuple):
       clip.
     update_z: Whether z moves too (the joint form).
     noise: Whether noise is added; False leaves the drift alone.
+    annealing: Factors of eps^2 and eps_z^2, one for each step of a cycle; step
+      i has number i modulo their count. Empty: all steps are alike.
   """
 
   num_steps: int
@@ -88,6 +94,26 @@ class Settings(NamedTuple):
   max_drift_y: float | None = None
   update_z: bool = False
   noise: bool = True
+  annealing: tuple[float, ...] = ()
+
+
+def linear_annealing(num_steps: int, slope: float) -> tuple[float, ...]:
+  """Returns factors of the squared step sizes that fall linearly in a cycle.
+
+  Large steps far from the data and small ones at the end make a chain stable
+  for steeper energies than equal steps do. (Steps that fall in this way are
+  known from annealed Langevin dynamics, Song and Ermon, NeurIPS 2019.)
+
+  Args:
+    num_steps: Number of steps of a cycle.
+    slope: The factors fall from 1 + slope to 1 - slope. Their mean is 1.
+
+  Returns:
+    A factor for each step; none if all would be 1.
+  """
+  if not slope or num_steps == 1:
+    return ()
+  return tuple(np.linspace(1 + slope, 1 - slope, num_steps).tolist())
 
 
 def init_state(
@@ -137,17 +163,18 @@ def step(
     The state after the step, and means over the batch.
   """
   rngs = _chain_rngs(rng, state.y.shape[0])
+  factor = _factors(settings, index)
   z, norm_z = state.z, jnp.zeros(())
   if settings.update_z:
     x_generated, vjp_fn = jax.vjp(generator_fn, z)
     _, gradient = energy_lib.image_gradient(hat_fn, x_generated + state.y)
     rngs_z = rng_lib.fold_in(_streams(rngs, "z"), index)
-    z, norm_z = _step_z(rngs_z, z, vjp_fn(gradient)[0], settings)
+    z, norm_z = _step_z(rngs_z, z, vjp_fn(gradient)[0], settings, factor)
   energy, gradient = energy_lib.image_gradient(
     hat_fn, generator_fn(z) + state.y
   )
   rngs_y = rng_lib.fold_in(_streams(rngs, "y"), index)
-  y, norm_y, clipped = _step_y(rngs_y, state.y, gradient, settings)
+  y, norm_y, clipped = _step_y(rngs_y, state.y, gradient, settings, factor)
   return State(z, y), Info(energy.mean(), norm_z, norm_y, clipped)
 
 
@@ -250,6 +277,18 @@ def _step_rngs(rngs: jax.Array, steps: jax.Array) -> jax.Array:
   return jax.vmap(lambda step: rng_lib.fold_in(rngs, step))(steps)
 
 
+def _factors(settings: Settings, steps: int | jax.Array) -> jax.Array | None:
+  """Returns the factors of the squared step sizes; None if there are none."""
+  if not settings.annealing:
+    return None
+  return jnp.asarray(settings.annealing)[steps % len(settings.annealing)]
+
+
+def _scaled(step_size: float, factor: jax.Array | None) -> float | jax.Array:
+  """Returns the step size of a step with a factor of the squared step size."""
+  return step_size if factor is None else step_size * jnp.sqrt(factor)
+
+
 def _norms(x: jax.Array) -> jax.Array:
   """Returns the L2 norm of each row, shaped to broadcast against `x`."""
   axes = tuple(range(1, x.ndim))
@@ -262,7 +301,7 @@ def _move(x, drift, rngs, step_size, noise):
   return x + step_size * rng_lib.normal(rngs, x.shape[1:]) if noise else x
 
 
-def _step_y(rngs, y, gradient, settings):
+def _step_y(rngs, y, gradient, settings, factor):
   """Takes step 2 of the chain, given the gradient of H in the image.
 
   Args:
@@ -270,12 +309,14 @@ def _step_y(rngs, y, gradient, settings):
     y: Residual images.
     gradient: Gradient of H.
     settings: Settings of the chain.
+    factor: Factor of the squared step size, or None.
 
   Returns:
     The new y, the mean norm of the drift, and the share of clipped chains.
   """
   gradient = gradient / settings.temperature + 2 * settings.tau * y
-  drift = 0.5 * settings.step_size_y**2 * gradient
+  step_size = _scaled(settings.step_size_y, factor)
+  drift = 0.5 * step_size**2 * gradient
   norm = _norms(drift)
   clipped = jnp.zeros_like(norm, bool)
   if settings.max_drift_y is not None:
@@ -284,14 +325,15 @@ def _step_y(rngs, y, gradient, settings):
     scale = settings.max_drift_y / jnp.where(clipped, norm, 1.0)
     drift = jnp.where(clipped, scale * drift, drift)
     norm = jnp.minimum(norm, settings.max_drift_y)
-  y = _move(y, drift, rngs, settings.step_size_y, settings.noise)
+  y = _move(y, drift, rngs, step_size, settings.noise)
   return y, norm.mean(), clipped.mean()
 
 
-def _step_z(rngs, z, gradient, settings):
+def _step_z(rngs, z, gradient, settings, factor):
   """Takes step 1, given the gradient of H in z, which is never clipped."""
-  drift = 0.5 * settings.step_size_z**2 / settings.temperature * gradient
-  z = _move(z, drift, rngs, settings.step_size_z, settings.noise)
+  step_size = _scaled(settings.step_size_z, factor)
+  drift = 0.5 * step_size**2 / settings.temperature * gradient
+  z = _move(z, drift, rngs, step_size, settings.noise)
   return z, _norms(drift).mean()
 
 
@@ -300,12 +342,13 @@ def _sample_residual(rngs, hat_fn, generator_fn, state, settings, steps):
   x_generated = generator_fn(state.z)
   rngs_y = _step_rngs(_streams(rngs, "y"), steps)
 
-  def body(y, step_rngs):
+  def body(y, of_step):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm, clipped = _step_y(step_rngs, y, gradient, settings)
+    step_rngs, factor = of_step
+    y, norm, clipped = _step_y(step_rngs, y, gradient, settings, factor)
     return y, Info(energy.mean(), jnp.zeros_like(norm), norm, clipped)
 
-  y, info = jax.lax.scan(body, state.y, rngs_y)
+  y, info = jax.lax.scan(body, state.y, (rngs_y, _factors(settings, steps)))
   return State(state.z, y), info
 
 
@@ -316,29 +359,39 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
   Both see G at the same z, so they share its forward pass. The z half of the
   first step runs before the loop, the y half of the last step after it.
   """
-  rngs_z, rngs_y = (_step_rngs(_streams(rngs, x), steps) for x in ("z", "y"))
+  factors = _factors(settings, steps)
+  of_z, of_y = (
+    (_step_rngs(_streams(rngs, x), steps), factors) for x in ("z", "y")
+  )
+  part = lambda tree, where: jax.tree.map(lambda leaf: leaf[where], tree)
 
-  def move_y(y, x_generated, step_rngs):
+  def move_y(y, x_generated, of_step):
     energy, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    y, norm, clipped = _step_y(step_rngs, y, gradient, settings)
+    step_rngs, factor = of_step
+    y, norm, clipped = _step_y(step_rngs, y, gradient, settings, factor)
     return y, (energy.mean(), norm, clipped)
 
-  def move_z(z, y, x_generated, vjp_fn, step_rngs):
+  def move_z(z, y, x_generated, vjp_fn, of_step):
     _, gradient = energy_lib.image_gradient(hat_fn, x_generated + y)
-    return _step_z(step_rngs, z, vjp_fn(gradient)[0], settings)
+    step_rngs, factor = of_step
+    return _step_z(step_rngs, z, vjp_fn(gradient)[0], settings, factor)
 
-  def body(state, step_rngs):
-    of_y, of_next_z = step_rngs
+  def body(state, of_steps):
+    of_this_y, of_next_z = of_steps
     x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
-    y, (energy, norm_y, clipped) = move_y(state.y, x_generated, of_y)
+    y, (energy, norm_y, clipped) = move_y(state.y, x_generated, of_this_y)
     z, norm_z = move_z(state.z, y, x_generated, vjp_fn, of_next_z)
     return State(z, y), Info(energy, norm_z, norm_y, clipped)
 
   x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
-  z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, rngs_z[0])
-  state, info = jax.lax.scan(body, State(z, state.y), (rngs_y[:-1], rngs_z[1:]))
+  z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, part(of_z, 0))
+  state, info = jax.lax.scan(
+    body,
+    State(z, state.y),
+    (part(of_y, slice(-1)), part(of_z, slice(1, None))),
+  )
   y, (energy, norm_y, clipped) = move_y(
-    state.y, generator_fn(state.z), rngs_y[-1]
+    state.y, generator_fn(state.z), part(of_y, -1)
   )
   return State(state.z, y), Info(
     energy=jnp.append(info.energy, energy),

@@ -219,11 +219,15 @@ def settings(restored: Restored) -> dict[str, Any]:
   """Returns the settings that a run's images are drawn with, for records."""
   config, is_hat = restored.config, kind(restored) == "hat"
   plan = chains_lib.evaluation_plan(config)
+  langevin = plan.settings._asdict() if is_hat else None
+  # Records of equal steps do not have the entry `annealing`.
+  if is_hat and not plan.settings.annealing:
+    del langevin["annealing"]
   record = {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
-    "langevin": plan.settings._asdict() if is_hat else None,
+    "langevin": langevin,
     "init_scale_z": plan.init_scale_z,
     "init_scale_y": plan.init_scale_y if is_hat else None,
   }

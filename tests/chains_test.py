@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hatebm_jax import chains, langevin, models, networks, sharding
+from hatebm_jax import chains, errors, langevin, models, networks, sharding
 from hatebm_jax import rng as rng_lib
 
 SHAPE = (2, 2, 1)
@@ -214,3 +214,19 @@ def test_the_plans_of_training_and_evaluation():
   assert not train.settings.update_z
   config.objective = "joint"
   assert chains.training_plan(config).settings.update_z
+
+
+def test_longer_chains_repeat_the_annealing_of_training():
+  config = tiny.config(langevin__annealing=0.5, evaluate__num_steps=6)
+  train, evaluate = chains.training_plan(config), chains.evaluation_plan(config)
+  assert train.settings.annealing == (1.5, 1.0, 0.5)
+  assert evaluate.settings.annealing == (1.5, 1.0, 0.5)
+  assert evaluate.settings.num_steps == 6
+
+
+def test_a_chain_that_ends_within_an_annealing_is_a_clear_error():
+  config = tiny.config(langevin__annealing=0.5, evaluate__num_steps=4)
+  with pytest.raises(errors.ConfigError) as caught:
+    chains.evaluation_plan(config)
+  for part in ("config.evaluate.num_steps=4", "a multiple of", "Set it to 6."):
+    assert part in str(caught.value)

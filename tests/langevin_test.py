@@ -35,8 +35,10 @@ def run(rng, state, settings, first_step=0):
   return langevin.sample(rng, hat_fn, generator_fn, state, settings, first_step)
 
 
-def by_hand(z, y, settings, step_z=True):
+def by_hand(z, y, settings, step_z=True, factor=1.0):
   """Takes one step without noise in NumPy float64.
+
+  `factor` multiplies the squared step sizes.
 
   Returns:
     z and y after the step, the mean drift norms of z and y, and the mean energy
@@ -46,12 +48,16 @@ def by_hand(z, y, settings, step_z=True):
   norm_z = 0.0
   if step_z:
     drift = (
-      settings.step_size_z**2 / 2 * ((z @ A + y) * Q / settings.temperature)
+      factor
+      * settings.step_size_z**2
+      / 2
+      * ((z @ A + y) * Q / settings.temperature)
     ) @ A.T
     z, norm_z = z - drift, np.linalg.norm(drift, axis=1).mean()
   x = z @ A + y
   drift = (
-    settings.step_size_y**2
+    factor
+    * settings.step_size_y**2
     / 2
     * (x * Q / settings.temperature + 2 * settings.tau * y)
   )
@@ -64,7 +70,8 @@ def by_hand(z, y, settings, step_z=True):
 
 @pytest.mark.parametrize("update_z", [False, True])
 @pytest.mark.parametrize("max_drift_y", [None, 0.05])
-def test_one_step_and_three_by_hand(update_z, max_drift_y):
+@pytest.mark.parametrize("annealing", [(), (1.5, 0.5)])
+def test_one_step_and_three_by_hand(update_z, max_drift_y, annealing):
   settings = langevin.Settings(
     num_steps=1,
     step_size_y=0.3,
@@ -74,13 +81,15 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y):
     max_drift_y=max_drift_y,
     update_z=update_z,
     noise=False,
+    annealing=annealing,
   )
   state = start()
   for num_steps in (1, 3):
     z, y = state
     expected = []
-    for _ in range(num_steps):
-      z, y, *curves = by_hand(z, y, settings, update_z)
+    for i in range(num_steps):
+      factor = (1.5, 0.5, 1.5)[i] if annealing else 1.0
+      z, y, *curves = by_hand(z, y, settings, update_z, factor)
       expected.append(curves)
     result, info = run(
       jax.random.key(0), state, settings._replace(num_steps=num_steps)
@@ -96,7 +105,8 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y):
 @pytest.mark.parametrize("noise", [False, True])
 @pytest.mark.parametrize("update_z", [False, True])
 @pytest.mark.parametrize("keys", ["one", "one per chain"])
-def test_sample_is_a_loop_of_steps(noise, update_z, keys):
+@pytest.mark.parametrize("annealing", [(), (1.5, 0.5)])
+def test_sample_is_a_loop_of_steps(noise, update_z, keys, annealing):
   settings = langevin.Settings(
     num_steps=5,
     step_size_y=0.3,
@@ -106,6 +116,7 @@ def test_sample_is_a_loop_of_steps(noise, update_z, keys):
     max_drift_y=0.4,  # This clips about half of the drifts.
     update_z=update_z,
     noise=noise,
+    annealing=annealing,
   )
   rng, state = jax.random.key(8), start()
   if keys == "one per chain":
@@ -122,6 +133,43 @@ def test_sample_is_a_loop_of_steps(noise, update_z, keys):
   for curve, *values in zip(info, *steps, strict=True):
     np.testing.assert_allclose(curve, values, rtol=1e-5)
   assert 0 < np.mean(info.clip_rate_y) < 1
+
+
+def test_annealing_falls_linearly_with_mean_one():
+  factors = langevin.linear_annealing(4, 0.9)
+  np.testing.assert_allclose(factors, [1.9, 1.3, 0.7, 0.1], rtol=1e-12)
+  assert langevin.linear_annealing(4, 0.0) == ()
+  assert langevin.linear_annealing(1, 0.9) == ()
+
+
+def test_the_noise_of_an_annealed_step_has_its_step_size():
+  settings = langevin.Settings(1, 0.3, annealing=(0.25,))
+  flat = lambda x: jnp.zeros(len(x))
+  rngs = rng_lib.per_index(jax.random.key(1), jnp.arange(4_000))
+  state = langevin.State(jnp.zeros((4_000, 3)), jnp.zeros((4_000, *SHAPE)))
+  result, _ = langevin.sample(rngs, flat, generator_fn, state, settings)
+  # The standard deviation of 16,000 numbers has a standard error of 0.6 %.
+  np.testing.assert_allclose(np.std(result.y), 0.15, rtol=0.025)
+
+
+def test_an_annealed_chain_bears_a_steeper_energy():
+  """Equal steps diverge where (eps^2 / 2) q > 2. It is 2.2 here."""
+  steep = lambda x: 0.5 * 4.4 * jnp.square(x.reshape(-1, 4)).sum(1)
+  equal = langevin.Settings(20, 1.0, noise=False)
+  annealing = langevin.linear_annealing(20, 0.9)
+  z, y = jnp.zeros((1, 3)), jnp.ones((1, *SHAPE))
+  for settings, expected in (
+    (equal, (1 - 2.2) ** 20),
+    (
+      equal._replace(annealing=annealing),
+      np.prod(1 - 2.2 * np.array(annealing)),
+    ),
+  ):
+    result, _ = langevin.sample(
+      jax.random.key(0), steep, generator_fn, langevin.State(z, y), settings
+    )
+    np.testing.assert_allclose(result.y, expected * y, rtol=1e-4)
+  assert abs(expected) < 0.2 < 38 < 1.2**20
 
 
 def test_drift_is_the_gradient_of_the_joint_energy():

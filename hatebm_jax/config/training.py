@@ -197,6 +197,16 @@ GROUPS = {
       _RECORDED,
       in_use=True,
     ),
+    "annealing": Field(
+      0.0,
+      rules.below(0, 1),
+      "In the course of a chain the squared step sizes fall linearly, from "
+      "1 + annealing to 1 - annealing times their values. Longer chains of "
+      "evaluation repeat this, so config.evaluate.num_steps must be a multiple "
+      "of config.langevin.num_steps. 0 is the paper's: all steps are alike.",
+      _RECORDED,
+      in_use=True,
+    ),
     "temperature": Field(
       1e-8,
       rules.TEMPERATURE,

@@ -72,14 +72,18 @@ def typicality(energies: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 def drift_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   """Returns the settings of the short chains.
 
-  They are those of training, for which the hat was made, without noise and
-  without the prior on y.
+  They are those of training, for which the hat was made, without noise, the
+  prior on y and annealing.
 
   Args:
     config: Config of the run.
   """
   return chains.training_plan(config).settings._replace(
-    num_steps=_DRIFT_STEPS, tau=0.0, update_z=False, noise=False
+    num_steps=_DRIFT_STEPS,
+    tau=0.0,
+    update_z=False,
+    noise=False,
+    annealing=(),
   )
 
 

@@ -216,9 +216,17 @@ def _best_steps(curve: list[dict[str, Any]], num_chains: int) -> int | None:
   return min(known, key=lambda point: point["frechet_distance"])["step"]
 
 
-def frame_steps(num_steps: int) -> np.ndarray:
-  """Returns the Langevin steps of frames, evenly spaced up to the last one."""
+def frame_steps(num_steps: int, cycle: int = 1) -> np.ndarray:
+  """Returns the Langevin steps of frames, evenly spaced up to the last one.
+
+  Args:
+    num_steps: Length of the chains, a multiple of the cycle.
+    cycle: Length of a cycle of annealing. All its ends are frames, or whole
+      cycles lie between two frames.
+  """
   every = -(-num_steps // _ENERGY_FRAMES)
+  while cycle % every and every % cycle:
+    every += 1
   return np.append(np.arange(0, num_steps, every), num_steps)
 
 
@@ -240,13 +248,17 @@ def _run(restored: sample.Restored) -> _Run:
   """Runs the chains in batches of `config.sample.batch_size`."""
   config, devices = restored.config, restored.mesh.size
   num_chains = config.chains.num_chains
-  steps = frame_steps(length(config))
+  cycle = len(chains_lib.training_plan(config).settings.annealing) or 1
+  steps = frame_steps(length(config), cycle)
+  # Within a cycle of annealing the steps are large, and images are unfinished.
+  ends = np.flatnonzero(steps % cycle == 0)
   # The first frame is the start, and a chain takes at least one step.
   trained, sampled = (
-    1 + int(np.abs(steps[1:] - num).argmin())
+    1 + int(np.abs(steps[ends][1:] - num).argmin())
     for num in (config.langevin.num_steps, config.evaluate.num_steps)
   )
-  marks = image_frames(len(steps), (trained, sampled))
+  marks = ends[image_frames(len(ends), (trained, sampled))]
+  trained = int(ends[trained])
   size = -(-min(num_chains, config.sample.batch_size) // devices) * devices
   starts = range(0, num_chains, size)
   compiled = _compile(restored)

@@ -18,7 +18,7 @@ from hatebm_jax.run import workdir
 CONFIGS = sorted(p.stem for p in (child.ROOT / "configs").glob("[!_]*.py"))
 # Where 0 means something: never, none, or a term that is left out.
 ZERO = {
-  *("langevin.replay_share", "langevin.replay_from"),
+  *("langevin.replay_share", "langevin.replay_from", "langevin.annealing"),
   "seed",
   "train.average_decay",
   "train.checkpoint_minutes",
@@ -122,7 +122,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 98
+  assert len(names) == 99
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):

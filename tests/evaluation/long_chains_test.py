@@ -399,6 +399,22 @@ def test_steps_of_frames(num_steps, expected):
 
 
 @pytest.mark.parametrize(
+  "num_steps, cycle, every",
+  [(200, 20, 1), (600, 20, 4), (2_000, 20, 10), (9_000, 30, 60), (700, 7, 7)],
+)
+def test_the_ends_of_annealed_cycles_are_frames(num_steps, cycle, every):
+  found = long_chains.frame_steps(num_steps, cycle)
+  np.testing.assert_array_equal(found, np.arange(0, num_steps + 1, every))
+
+
+def test_images_of_annealed_chains_are_those_at_the_ends_of_cycles():
+  overrides = {"langevin__num_steps": 3, "langevin__annealing": 0.9}
+  run = analytic(chains__multiple=4, evaluate__num_steps=6, **overrides)
+  result, _ = long_chains.measure(run, REFERENCES)
+  assert [point["step"] for point in result["curve"]] == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(
   "num_frames, wanted, expected",
   [
     (2, [1, 1], [0, 1]),
