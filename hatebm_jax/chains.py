@@ -77,7 +77,7 @@ def _annealing(config: ml_collections.ConfigDict) -> tuple[float, ...]:
   A cycle is as long as the chains that train the hat.
   """
   group = config.langevin
-  return langevin.linear_annealing(group.num_steps, group.annealing)
+  return langevin.geometric_annealing(group.num_steps, group.annealing)
 
 
 def training_plan(config: ml_collections.ConfigDict) -> Plan:

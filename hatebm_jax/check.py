@@ -16,9 +16,8 @@ import jax
 import ml_collections
 from etils import epath
 
-from hatebm_jax import compile as compile_lib
-from hatebm_jax import config as config_lib
 from hatebm_jax import (
+  chains,
   data,
   errors,
   evaluation,
@@ -27,6 +26,8 @@ from hatebm_jax import (
   restore,
   sharding,
 )
+from hatebm_jax import compile as compile_lib
+from hatebm_jax import config as config_lib
 from hatebm_jax.aot import report, topology
 from hatebm_jax.run import (
   buckets,
@@ -87,6 +88,7 @@ def check(
   found.try_to(feed.check_dispatch, config.train)
   found.try_to(profile.check, config.train)
   found.try_to(restore.check_step, config, path)
+  found.try_to(chains.evaluation_plan, config)
   _check_data(found, config)
   _check_evaluation(found, config)
   devices = found.try_to(_devices, slice_name)

@@ -13,9 +13,17 @@ import ml_collections
 from absl import app, flags, logging
 from etils import epath
 
+from hatebm_jax import (
+  chains,
+  config_flag,
+  errors,
+  evaluation,
+  restore,
+  sample,
+  train,
+)
 from hatebm_jax import check as check_lib
 from hatebm_jax import config as config_lib
-from hatebm_jax import config_flag, errors, evaluation, restore, sample, train
 from hatebm_jax.run import (
   device_errors,
   distributed,
@@ -178,6 +186,7 @@ def _run(
   if mode == "train":
     weights.refuse_training(path)
     restore.check_step(config, path)
+    chains.evaluation_plan(config)  # Samples are drawn after the training.
     if evaluation.has_network(config):
       evaluation.check(config)
     stopped_by = train.train(config, path)

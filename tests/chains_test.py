@@ -217,15 +217,16 @@ def test_the_plans_of_training_and_evaluation():
 
 
 def test_longer_chains_repeat_the_annealing_of_training():
-  config = tiny.config(langevin__annealing=0.5, evaluate__num_steps=6)
+  config = tiny.config(langevin__annealing=4.0, evaluate__num_steps=6)
   train, evaluate = chains.training_plan(config), chains.evaluation_plan(config)
-  assert train.settings.annealing == (1.5, 1.0, 0.5)
-  assert evaluate.settings.annealing == (1.5, 1.0, 0.5)
+  expected = np.array([4, 2, 1]) * 3 / 7
+  np.testing.assert_allclose(train.settings.annealing, expected, rtol=1e-12)
+  assert evaluate.settings.annealing == train.settings.annealing
   assert evaluate.settings.num_steps == 6
 
 
 def test_a_chain_that_ends_within_an_annealing_is_a_clear_error():
-  config = tiny.config(langevin__annealing=0.5, evaluate__num_steps=4)
+  config = tiny.config(langevin__annealing=4.0, evaluate__num_steps=4)
   with pytest.raises(errors.ConfigError) as caught:
     chains.evaluation_plan(config)
   for part in ("config.evaluate.num_steps=4", "a multiple of", "Set it to 6."):

@@ -74,6 +74,5 @@ EVALUATION = {
 LONG_CHAINS = {
   "chains.num_chains": 1_000,
   "chains.multiple": 10,
-  "evaluate.num_steps": 1,
   "sample.num_images": 16,
 }

@@ -47,19 +47,24 @@ def run(
   group = courses.COURSES[course]
   num_steps = int(group.seconds * courses.GFLOPS / cost)
   chosen = settings.overrides(course, recipe, num_steps, data)
+  as_trained = {"evaluate.num_steps": chosen["langevin.num_steps"]}
   # What a heat measures, it measures after its training.
   chosen |= {"seed": seed, "sample.num_images": 64, "chains.num_chains": 0}
   workdir = folder / "run"
   _tell(folder, f"trains for {num_steps:,} steps of {cost:.3g} GFLOP")
-  _main(tree, f"--config={group.config}", f"--workdir={workdir}", **chosen)
+  _main(
+    tree,
+    f"--config={group.config}",
+    f"--workdir={workdir}",
+    **chosen | as_trained,
+  )
   _tell(folder, "runs long chains")
-  chains = _evaluate(tree, workdir, courses.LONG_CHAINS, group.metrics)[
-    "chains"
-  ]
-  # A chain has at least one step, even where the generator alone is nearer.
-  best_steps = max(1, chains["best_steps"])
-  best = {"evaluate.num_steps": best_steps}
-  _tell(folder, f"measures samples after {best_steps} Langevin steps")
+  long = courses.LONG_CHAINS | as_trained
+  chains = _evaluate(tree, workdir, long, group.metrics)["chains"]
+  # The generator alone may be nearest, but samples are drawn by chains.
+  best_steps = chains["best_steps"]
+  best = {"evaluate.num_steps": best_steps} if best_steps else as_trained
+  _tell(folder, f"measures samples; {best_steps} Langevin steps are best")
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},

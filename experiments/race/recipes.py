@@ -54,6 +54,8 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
 _SMALL_BATCHES = {"train.batch_size": 8}
 # With half of the Langevin steps too, there are five to six times as many.
 _MANY_UPDATES = {**_SMALL_BATCHES, "langevin.num_steps": 10}
+# Annealed chains bear less noise on the data.
+_ANNEALED = {"langevin.annealing": 10.0, "hat.data_epsilon": 0.01}
 
 
 def _fast(
@@ -72,12 +74,17 @@ RECIPES = {
   "clip_1": Recipe({"hat.max_grad_norm": 1.0}),
   "slow_hat": Recipe(hat_rate=0.5),
   "fast_generator": Recipe(generator_rate=2.0),
+  "annealed": Recipe(_ANNEALED),
   "half_batch": Recipe({"train.batch_size": 16}),
   "quarter_batch": Recipe(_SMALL_BATCHES),
   "many_updates": Recipe(_MANY_UPDATES),
   "fast_small_batches": _fast(_SMALL_BATCHES),
   "fast_small_batches_replay_at_end": _fast(
     _SMALL_BATCHES, 0.75, replay_from=0.75
+  ),
+  "fast_small_batches_annealed": _fast(_SMALL_BATCHES | _ANNEALED),
+  "fast_small_batches_annealed_replay_at_end": _fast(
+    _SMALL_BATCHES | _ANNEALED, 0.75, replay_from=0.75
   ),
   "many_fast_updates": _fast(_MANY_UPDATES),
   "many_fast_updates_replay_25": _fast(_MANY_UPDATES, 0.25),

@@ -198,12 +198,13 @@ GROUPS = {
       in_use=True,
     ),
     "annealing": Field(
-      0.0,
-      rules.below(0, 1),
-      "In the course of a chain the squared step sizes fall linearly, from "
-      "1 + annealing to 1 - annealing times their values. Longer chains of "
-      "evaluation repeat this, so config.evaluate.num_steps must be a multiple "
-      "of config.langevin.num_steps. 0 is the paper's: all steps are alike.",
+      1.0,
+      rules.real(1, 1_000),
+      "In the course of a chain the squared step sizes fall geometrically. The "
+      "first is this many times the last, and their mean is the square of the "
+      "given step size. Longer chains of evaluation repeat this, so "
+      "config.evaluate.num_steps must be a multiple of "
+      "config.langevin.num_steps. 1 is the paper's: all steps are alike.",
       _RECORDED,
       in_use=True,
     ),

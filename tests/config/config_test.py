@@ -18,7 +18,7 @@ from hatebm_jax.run import workdir
 CONFIGS = sorted(p.stem for p in (child.ROOT / "configs").glob("[!_]*.py"))
 # Where 0 means something: never, none, or a term that is left out.
 ZERO = {
-  *("langevin.replay_share", "langevin.replay_from", "langevin.annealing"),
+  *("langevin.replay_share", "langevin.replay_from"),
   "seed",
   "train.average_decay",
   "train.checkpoint_minutes",

@@ -408,7 +408,7 @@ def test_the_ends_of_annealed_cycles_are_frames(num_steps, cycle, every):
 
 
 def test_images_of_annealed_chains_are_those_at_the_ends_of_cycles():
-  overrides = {"langevin__num_steps": 3, "langevin__annealing": 0.9}
+  overrides = {"langevin__num_steps": 3, "langevin__annealing": 4.0}
   run = analytic(chains__multiple=4, evaluate__num_steps=6, **overrides)
   result, _ = long_chains.measure(run, REFERENCES)
   assert [point["step"] for point in result["curve"]] == [0, 3, 6, 9, 12]
