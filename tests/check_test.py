@@ -36,6 +36,7 @@ def test_all_problems_are_listed(tmp_path):
     train__batch_size=12,
     train__profile_at=9,
     train__steps_per_dispatch=2,
+    langevin__annealing=4.0,
     ood__sets=("folder:/other",),
   )
   found = check.check(config, file / "run")
@@ -43,6 +44,7 @@ def test_all_problems_are_listed(tmp_path):
     "expected a folder that can be written to",
     "config.train.log_every=1: expected a multiple of",
     "config.train.profile_at=9: expected a training step",
+    "config.evaluate.num_steps=4: expected a multiple of",
     "found no folder '/none'",
     "config.train.batch_size: expected a multiple of 8",
   ]

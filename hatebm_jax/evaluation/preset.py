@@ -32,6 +32,7 @@ _IDENTITY = (
   "data.image_size",
   "model.width",
   "generator.kind",
+  "langevin.annealing",
 )
 
 

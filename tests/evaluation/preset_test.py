@@ -61,6 +61,12 @@ def test_other_runs_keep_their_chains_and_repeats_may_be_more():
   assert found.metrics.num_references == 49_920
 
 
+def test_annealed_runs_keep_their_chains():
+  settings = {"metrics__protocol": "paper", "langevin__annealing": 10.0}
+  config = published("cifar10", evaluate__num_steps=100, **settings)
+  assert preset.apply(config).evaluate.num_steps == 100
+
+
 def test_statistics_are_no_reference_of_the_paper():
   config = tiny.config(metrics__protocol="paper", metrics__statistics="x.npz")
   with pytest.raises(errors.ConfigError, match="Leave one of them out"):
