@@ -103,7 +103,7 @@ RECIPES = {
     name: Recipe(patches=(name,))
     for name in (
       *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
-      *("three_generator_updates", "nearest_pairs"),
+      *("three_generator_updates", "nearest_pairs", "noise_on_samples"),
     )
   },
 }
