@@ -42,7 +42,7 @@ def run(
   Returns:
     A row of the table of results.
   """
-  tree = make_tree(recipe, folder / "code")
+  tree, commit = make_tree(recipe, folder / "code"), _commit()
   cost = _cost(tree, course, recipe, folder.parent)
   group = courses.COURSES[course]
   num_steps = int(group.seconds * courses.GFLOPS / cost)
@@ -73,7 +73,7 @@ def run(
     "curve": [[x["step"], x["frechet_distance"]] for x in chains["curve"]],
     "lasting": _lasting(chains),
     "nearest": nearest.measure(_samples(tree, workdir, best), workdir),
-    "commit": _commit(),
+    "commit": commit,
     "date": datetime.date.today().isoformat(),
   }
 
