@@ -71,13 +71,13 @@ def moves_z(config: ml_collections.ConfigDict) -> bool:
   return config.objective == "joint"
 
 
-def _annealing(config: ml_collections.ConfigDict) -> tuple[float, ...]:
-  """Returns the factors of the squared step sizes in a cycle.
+def cycle(config: ml_collections.ConfigDict) -> int:
+  """Returns the length of a cycle of annealing, 1 if steps are alike.
 
-  A cycle is as long as the chains that train the hat.
+  Training has a cycle in a chain. Longer chains repeat it.
   """
   group = config.langevin
-  return langevin.geometric_annealing(group.num_steps, group.annealing)
+  return 1 if group.annealing == 1 else group.num_steps
 
 
 def training_plan(config: ml_collections.ConfigDict) -> Plan:
@@ -91,7 +91,8 @@ def training_plan(config: ml_collections.ConfigDict) -> Plan:
     tau=group.tau,
     max_drift_y=group.max_drift_y,
     update_z=moves_z(config),
-    annealing=_annealing(config),
+    annealing=group.annealing,
+    cycle=cycle(config),
   )
   return Plan(settings, group.init_scale_z, group.init_scale_y)
 
@@ -105,15 +106,14 @@ def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
   Raises:
     ConfigError: If the chains would end in the middle of an annealing.
   """
-  group = config.evaluate
-  cycle = len(_annealing(config)) or 1
-  if group.num_steps % cycle:
+  group, length = config.evaluate, cycle(config)
+  if group.num_steps % length:
     raise errors.ConfigError(
       f"config.evaluate.num_steps={group.num_steps}: expected a multiple of "
-      f"config.langevin.num_steps={cycle}, because the chains are annealed "
+      f"config.langevin.num_steps={length}, because the chains are annealed "
       f"(config.langevin.annealing={config.langevin.annealing}) and would end "
       "with large steps. Set it to "
-      f"{-(-group.num_steps // cycle) * cycle}."
+      f"{-(-group.num_steps // length) * length}."
     )
   given = lambda name: (
     config.langevin[name] if group[name] is None else group[name]
@@ -126,7 +126,8 @@ def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
     tau=given("tau"),
     max_drift_y=group.max_drift_y,
     update_z=moves_z(config),
-    annealing=_annealing(config),
+    annealing=config.langevin.annealing,
+    cycle=cycle(config),
   )
   return Plan(settings, given("init_scale_z"), group.init_scale_y)
 

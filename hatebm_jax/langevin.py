@@ -8,8 +8,8 @@ One step of the chain (Hat EBM, algorithm 1, in the order of the reference):
      image so that (eps^2 / 2) ||g|| <= max_drift_y;
      y <- y - (eps^2 / 2) g + eps N(0, I)
 
-Where `Settings.annealing` has factors, they multiply eps^2 and eps_z^2, each in
-its step.
+With `Settings.annealing` the squared step sizes of a step have a factor, see
+`annealing_factors`.
 
 `step` takes one such step. `sample` takes many and gives the same chain with
 fewer passes through the generator: G runs once in a chain where only y moves,
@@ -82,8 +82,10 @@ class Settings(NamedTuple):
       clip.
     update_z: Whether z moves too (the joint form).
     noise: Whether noise is added; False leaves the drift alone.
-    annealing: Factors of eps^2 and eps_z^2, one for each step of a cycle; step
-      i has number i modulo their count. Empty: all steps are alike.
+    annealing: Ratio of the first to the last of the squared step sizes of a
+      cycle, which fall geometrically; their means are eps^2 and eps_z^2. With 1
+      all steps are alike.
+    cycle: Number of steps after which the annealing starts anew.
   """
 
   num_steps: int
@@ -94,10 +96,11 @@ class Settings(NamedTuple):
   max_drift_y: float | None = None
   update_z: bool = False
   noise: bool = True
-  annealing: tuple[float, ...] = ()
+  annealing: float = 1.0
+  cycle: int = 1
 
 
-def geometric_annealing(num_steps: int, ratio: float) -> tuple[float, ...]:
+def annealing_factors(num_steps: int, ratio: float) -> np.ndarray:
   """Returns factors of the squared step sizes that fall geometrically.
 
   Large steps far from the data and small ones at the end make a chain converge
@@ -111,12 +114,10 @@ def geometric_annealing(num_steps: int, ratio: float) -> tuple[float, ...]:
     ratio: Ratio of the first factor to the last one. The mean factor is 1.
 
   Returns:
-    A factor for each step; none if all would be 1.
+    The factors `[num_steps]`, float64.
   """
-  if ratio == 1 or num_steps == 1:
-    return ()
   factors = np.geomspace(ratio, 1, num_steps)
-  return tuple((factors / factors.mean()).tolist())
+  return factors / factors.mean()
 
 
 def init_state(
@@ -281,10 +282,11 @@ def _step_rngs(rngs: jax.Array, steps: jax.Array) -> jax.Array:
 
 
 def _factors(settings: Settings, steps: int | jax.Array) -> jax.Array | None:
-  """Returns the factors of the squared step sizes; None if there are none."""
-  if not settings.annealing:
+  """Returns the factors of the squared step sizes; None if all are 1."""
+  if settings.annealing == 1 or settings.cycle == 1:
     return None
-  return jnp.asarray(settings.annealing)[steps % len(settings.annealing)]
+  factors = annealing_factors(settings.cycle, settings.annealing)
+  return jnp.asarray(factors, jnp.float32)[steps % settings.cycle]
 
 
 def _scaled(step_size: float, factor: jax.Array | None) -> float | jax.Array:

@@ -70,7 +70,7 @@ def by_hand(z, y, settings, step_z=True, factor=1.0):
 
 @pytest.mark.parametrize("update_z", [False, True])
 @pytest.mark.parametrize("max_drift_y", [None, 0.05])
-@pytest.mark.parametrize("annealing", [(), (1.5, 0.5)])
+@pytest.mark.parametrize("annealing", [1.0, 3.0])
 def test_one_step_and_three_by_hand(update_z, max_drift_y, annealing):
   settings = langevin.Settings(
     num_steps=1,
@@ -82,13 +82,14 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y, annealing):
     update_z=update_z,
     noise=False,
     annealing=annealing,
+    cycle=2,
   )
   state = start()
   for num_steps in (1, 3):
     z, y = state
     expected = []
     for i in range(num_steps):
-      factor = (1.5, 0.5, 1.5)[i] if annealing else 1.0
+      factor = 1.0 if annealing == 1 else (1.5, 0.5, 1.5)[i]
       z, y, *curves = by_hand(z, y, settings, update_z, factor)
       expected.append(curves)
     result, info = run(
@@ -105,7 +106,7 @@ def test_one_step_and_three_by_hand(update_z, max_drift_y, annealing):
 @pytest.mark.parametrize("noise", [False, True])
 @pytest.mark.parametrize("update_z", [False, True])
 @pytest.mark.parametrize("keys", ["one", "one per chain"])
-@pytest.mark.parametrize("annealing", [(), (1.5, 0.5)])
+@pytest.mark.parametrize("annealing", [1.0, 3.0])
 def test_sample_is_a_loop_of_steps(noise, update_z, keys, annealing):
   settings = langevin.Settings(
     num_steps=5,
@@ -117,6 +118,7 @@ def test_sample_is_a_loop_of_steps(noise, update_z, keys, annealing):
     update_z=update_z,
     noise=noise,
     annealing=annealing,
+    cycle=2,
   )
   rng, state = jax.random.key(8), start()
   if keys == "one per chain":
@@ -136,19 +138,18 @@ def test_sample_is_a_loop_of_steps(noise, update_z, keys, annealing):
 
 
 def test_annealing_falls_geometrically_with_mean_one():
-  factors = langevin.geometric_annealing(4, 8.0)
+  factors = langevin.annealing_factors(4, 8.0)
   np.testing.assert_allclose(factors, np.array([8, 4, 2, 1]) / 3.75, rtol=1e-12)
-  assert langevin.geometric_annealing(4, 1.0) == ()
-  assert langevin.geometric_annealing(1, 8.0) == ()
 
 
 def test_the_noise_of_an_annealed_step_has_its_step_size():
-  settings = langevin.Settings(1, 0.3, annealing=(0.25,))
+  settings = langevin.Settings(1, 0.3, annealing=7.0, cycle=2)
   flat = lambda x: jnp.zeros(len(x))
   rngs = rng_lib.per_index(jax.random.key(1), jnp.arange(4_000))
   state = langevin.State(jnp.zeros((4_000, 3)), jnp.zeros((4_000, *SHAPE)))
-  result, _ = langevin.sample(rngs, flat, generator_fn, state, settings)
-  # The standard deviation of 16,000 numbers has a standard error of 0.6 %.
+  result, _ = langevin.sample(rngs, flat, generator_fn, state, settings, 3)
+  # Step 3 is the last one of a cycle. Its factor is 0.25. The standard
+  # deviation of 16,000 numbers has a standard error of 0.6 %.
   np.testing.assert_allclose(np.std(result.y), 0.15, rtol=0.025)
 
 
@@ -156,13 +157,13 @@ def test_an_annealed_chain_bears_a_steeper_energy():
   """Equal steps diverge where (eps^2 / 2) q > 2. It is 2.5 here."""
   steep = lambda x: 0.5 * 5.0 * jnp.square(x.reshape(-1, 4)).sum(1)
   equal = langevin.Settings(20, 1.0, noise=False)
-  annealing = langevin.geometric_annealing(20, 10.0)
+  factors = langevin.annealing_factors(20, 10.0)
   z, y = jnp.zeros((1, 3)), jnp.ones((1, *SHAPE))
   for settings, expected in (
     (equal, (1 - 2.5) ** 20),
     (
-      equal._replace(annealing=annealing),
-      np.prod(1 - 2.5 * np.array(annealing)),
+      equal._replace(annealing=10.0, cycle=20),
+      np.prod(1 - 2.5 * factors),
     ),
   ):
     result, _ = langevin.sample(

@@ -83,7 +83,8 @@ def drift_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
     tau=0.0,
     update_z=False,
     noise=False,
-    annealing=(),
+    annealing=1.0,
+    cycle=1,
   )
 
 

@@ -248,7 +248,7 @@ def _run(restored: sample.Restored) -> _Run:
   """Runs the chains in batches of `config.sample.batch_size`."""
   config, devices = restored.config, restored.mesh.size
   num_chains = config.chains.num_chains
-  cycle = len(chains_lib.training_plan(config).settings.annealing) or 1
+  cycle = chains_lib.cycle(config)
   steps = frame_steps(length(config), cycle)
   # Within a cycle of annealing the steps are large, and images are unfinished.
   ends = np.flatnonzero(steps % cycle == 0)
