@@ -8,8 +8,7 @@ One step of the chain (Hat EBM, algorithm 1, in the order of the reference):
      image so that (eps^2 / 2) ||g|| <= max_drift_y;
      y <- y - (eps^2 / 2) g + eps N(0, I)
 
-With `Settings.annealing` the squared step sizes of a step have a factor, see
-`annealing_factors`.
+`Settings.annealing` gives the squared step sizes factors (`annealing_factors`).
 
 `step` takes one such step. `sample` takes many and gives the same chain with
 fewer passes through the generator: G runs once in a chain where only y moves,
@@ -82,10 +81,9 @@ class Settings(NamedTuple):
       clip.
     update_z: Whether z moves too (the joint form).
     noise: Whether noise is added; False leaves the drift alone.
-    annealing: Ratio of the first to the last of the squared step sizes of a
-      cycle, which fall geometrically; their means are eps^2 and eps_z^2. With 1
-      all steps are alike.
-    cycle: Number of steps after which the annealing starts anew.
+    annealing: Ratio of the first to the last squared step size of a cycle. They
+      fall geometrically, and their means are eps^2 and eps_z^2.
+    cycle: Number of steps after which it starts anew.
   """
 
   num_steps: int
@@ -103,11 +101,8 @@ class Settings(NamedTuple):
 def annealing_factors(num_steps: int, ratio: float) -> np.ndarray:
   """Returns factors of the squared step sizes that fall geometrically.
 
-  Large steps far from the data and small ones at the end make a chain converge
-  for steeper energies than equal steps do: for a quadratic energy of curvature
-  c, equal steps diverge where eps^2 c > 4, and those of a ratio of 10 where
-  eps^2 c > 6.3 (20 steps). Steps that fall geometrically are known from
-  annealed Langevin dynamics (Song and Ermon, NeurIPS 2019).
+  At a curvature c equal steps diverge where eps^2 c > 4, and 20 steps of ratio
+  10 where eps^2 c > 6.3. (Annealing is that of Song and Ermon, NeurIPS 2019.)
 
   Args:
     num_steps: Number of steps of a cycle.
@@ -290,7 +285,7 @@ def _factors(settings: Settings, steps: int | jax.Array) -> jax.Array | None:
 
 
 def _scaled(step_size: float, factor: jax.Array | None) -> float | jax.Array:
-  """Returns the step size of a step with a factor of the squared step size."""
+  """Returns a step size whose square has a factor."""
   return step_size if factor is None else step_size * jnp.sqrt(factor)
 
 
@@ -365,9 +360,8 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
   first step runs before the loop, the y half of the last step after it.
   """
   factors = _factors(settings, steps)
-  of_z, of_y = (
-    (_step_rngs(_streams(rngs, x), steps), factors) for x in ("z", "y")
-  )
+  streams = [_streams(rngs, name) for name in ("z", "y")]
+  of_z, of_y = ((_step_rngs(x, steps), factors) for x in streams)
   part = lambda tree, where: jax.tree.map(lambda leaf: leaf[where], tree)
 
   def move_y(y, x_generated, of_step):
@@ -390,11 +384,8 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
 
   x_generated, vjp_fn = jax.vjp(generator_fn, state.z)
   z, norm_z = move_z(state.z, state.y, x_generated, vjp_fn, part(of_z, 0))
-  state, info = jax.lax.scan(
-    body,
-    State(z, state.y),
-    (part(of_y, slice(-1)), part(of_z, slice(1, None))),
-  )
+  of_steps = part(of_y, slice(-1)), part(of_z, slice(1, None))
+  state, info = jax.lax.scan(body, State(z, state.y), of_steps)
   y, (energy, norm_y, clipped) = move_y(
     state.y, generator_fn(state.z), part(of_y, -1)
   )

@@ -220,8 +220,7 @@ def settings(restored: Restored) -> dict[str, Any]:
   config, is_hat = restored.config, kind(restored) == "hat"
   plan = chains_lib.evaluation_plan(config)
   langevin = plan.settings._asdict() if is_hat else None
-  # Records of equal steps do not have these entries.
-  if is_hat and plan.settings.annealing == 1:
+  if is_hat and plan.settings.annealing == 1:  # Older records have neither.
     del langevin["annealing"], langevin["cycle"]
   record = {
     "checkpoint_step": restored.step,
