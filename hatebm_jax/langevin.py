@@ -360,8 +360,9 @@ def _sample_joint(rngs, hat_fn, generator_fn, state, settings, steps):
   first step runs before the loop, the y half of the last step after it.
   """
   factors = _factors(settings, steps)
-  streams = [_streams(rngs, name) for name in ("z", "y")]
-  of_z, of_y = ((_step_rngs(x, steps), factors) for x in streams)
+  of_z, of_y = (
+    (_step_rngs(_streams(rngs, x), steps), factors) for x in ("z", "y")
+  )
   part = lambda tree, where: jax.tree.map(lambda leaf: leaf[where], tree)
 
   def move_y(y, x_generated, of_step):
