@@ -121,6 +121,7 @@ def test_published_settings(name):
   assert config.langevin.to_dict() == {
     "num_steps": 50,
     "step_size_y": 5e-4,
+    "annealing": 1.0,
     "step_size_z": 0.0,
     "temperature": 1e-8,
     "tau": 0.0,
