@@ -82,7 +82,7 @@ def of_chains(
   found = protocol["langevin"]
   pairs = {
     f"evaluate.{name}": (asked, found.get(name, _UNKNOWN))
-    for name, asked in plan.settings._asdict().items()
+    for name, asked in chains_lib.record(plan.settings).items()
   }
   for name in ("init_scale_z", "init_scale_y"):
     pairs[f"evaluate.{name}"] = (

@@ -132,6 +132,13 @@ def evaluation_plan(config: ml_collections.ConfigDict) -> Plan:
   return Plan(settings, given("init_scale_z"), group.init_scale_y)
 
 
+def record(settings: langevin.Settings) -> dict[str, Any]:
+  """Returns settings by name, without the annealing if there is none."""
+  without = ("annealing", "cycle") if settings.annealing == 1 else ()
+  fields = settings._asdict().items()
+  return {name: value for name, value in fields if name not in without}
+
+
 def bind(
   model: networks.Networks, variables: tuple[Any, Any]
 ) -> tuple[energy_lib.HatFn, energy_lib.GeneratorFn]:

@@ -219,14 +219,11 @@ def settings(restored: Restored) -> dict[str, Any]:
   """Returns the settings that a run's images are drawn with, for records."""
   config, is_hat = restored.config, kind(restored) == "hat"
   plan = chains_lib.evaluation_plan(config)
-  langevin = plan.settings._asdict() if is_hat else None
-  if is_hat and plan.settings.annealing == 1:  # Older records have neither.
-    del langevin["annealing"], langevin["cycle"]
   record = {
     "checkpoint_step": restored.step,
     "weights": config.sample.weights,
     "seed": config.seed,
-    "langevin": langevin,
+    "langevin": chains_lib.record(plan.settings) if is_hat else None,
     "init_scale_z": plan.init_scale_z,
     "init_scale_y": plan.init_scale_y if is_hat else None,
   }
