@@ -91,7 +91,7 @@ def main() -> None:
   pair = [np.float64(by_dtype[dtype][0].samples) for dtype in _DTYPES]
   result = {
     "step": restored.step,
-    "langevin": chains.evaluation_plan(restored.config).settings._asdict(),
+    "langevin": chains.record(chains.evaluation_plan(restored.config).settings),
     "errors": {
       name: _errors(restored, jnp.asarray(pixels.to_float(x)))
       for name, x in images.items()

@@ -44,7 +44,7 @@ def main() -> None:
     sets[f"DDLS, eps {step_size}"] = found
   result = {
     "num_gradients": gradients,
-    "langevin": chains.evaluation_plan(config).settings._asdict(),
+    "langevin": chains.record(chains.evaluation_plan(config).settings),
     **evaluation.measure_sets(config, {k: [v] for k, v in sets.items()}),
   }
   print(evaluation.table(result))

@@ -68,7 +68,7 @@ def run(
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
-    "langevin_steps": chains["best_steps"],
+    "langevin_steps": best_steps,
     **_figures(_evaluate(tree, workdir, best, group.metrics)["sets"]),
     "curve": [[x["step"], x["frechet_distance"]] for x in chains["curve"]],
     "lasting": _lasting(chains),

@@ -189,6 +189,11 @@ def open_reference(
   return source, num_images
 
 
+def _order(num_images: int, repeat: int = 0) -> np.ndarray:
+  """Returns the order in which images of a split are taken, the same always."""
+  return np.random.default_rng(repeat).permutation(num_images)
+
+
 def _features_of_split(
   source: data.Source,
   num_images: int,
@@ -196,8 +201,8 @@ def _features_of_split(
   repeat: int = 0,
 ) -> tuple[moments.Moments, np.ndarray]:
   """Returns moments and features of the reference split, read in one pass."""
-  order = np.random.default_rng(repeat).permutation(source.num_images)
-  chunks = data.in_order(source, np.sort(order[:num_images]), space.batch_size)
+  chosen = np.sort(_order(source.num_images, repeat)[:num_images])
+  chunks = data.in_order(source, chosen, space.batch_size)
   chunks = tqdm.tqdm(
     chunks,
     f"features of {source.name}",
@@ -368,9 +373,9 @@ def _held_out_indices(
 ) -> np.ndarray:
   """Returns which of the images of the test split are the held-out images."""
   settings = config.metrics
-  order = np.random.default_rng(0).permutation(num_images)
+  order = _order(num_images)
   if settings.split == "test" and not settings.statistics:
-    # `_features_of_split` took the first ones.
+    # The first ones are the reference.
     order = order[settings.num_references or num_images :]
   wanted = max(config.sample.num_images, _LEAST_HELD_OUT)
   return np.sort(order[: min(wanted, gathering.MAX_FEATURES)])

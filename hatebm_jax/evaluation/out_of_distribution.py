@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from hatebm_jax import data, errors, sample
+from hatebm_jax import chains, data, errors, sample
 from hatebm_jax.evaluation import energies, hat_scores, ood_pairs, plots
 from hatebm_jax.metrics import ood
 
@@ -46,7 +46,7 @@ def measure(
   figures = {
     "in_distribution": pair.names[0],
     "jpeg_quality": settings.jpeg_quality,
-    "drift_chain": hat_scores.drift_settings(config)._asdict(),
+    "drift_chain": chains.record(hat_scores.drift_settings(config)),
     "sets": sets,
   }
   return figures, {"ood": plots.histograms(energies_of)}

@@ -162,7 +162,7 @@ def _chains(config: ml_collections.ConfigDict) -> str:
   """Returns the table of Langevin settings."""
   plans = chains.training_plan(config), chains.evaluation_plan(config)
   columns = [
-    plan.settings._asdict()
+    chains.record(plan.settings)
     | {"init_scale_z": plan.init_scale_z, "init_scale_y": plan.init_scale_y}
     for plan in plans
   ]
