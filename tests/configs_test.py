@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from hatebm_jax import chains, objectives, sharding
+from hatebm_jax import config as config_lib
 from hatebm_jax.objectives.parts import learner
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,7 +58,10 @@ JOINT = {
 
 # Their steps take about ten seconds to trace. imagenet128 is as large, and is
 # not here: it stands for them in the fast tests.
-LARGE = ("cifar10_refine", "celeba64", "celeba64_refine", "imagenet128_large")
+LARGE = (
+  *("cifar10_refine", "celeba64", "celeba64_refine", "celeba64_plus"),
+  *("imagenet128_plus", "imagenet128_large", "imagenet128_large_plus"),
+)
 
 
 def slow_if_large(name):
@@ -138,6 +142,30 @@ def test_published_settings(name):
   assert config.evaluate.max_drift_y is None
   imagenet = name.startswith("imagenet")
   assert config.hat.max_grad_norm == (50.0 if imagenet else None)
+
+
+@pytest.mark.parametrize(
+  ("name", "num_steps"),
+  [
+    *(("cifar10", 100), ("celeba64", 100)),
+    *(("imagenet128", 150), ("imagenet128_large", 100)),
+  ],
+)
+def test_a_plus_config_differs_from_the_published_one_in_these_fields(name, num_steps):
+  published, plus = load(name), load(f"{name}_plus")
+  assert plus.evaluate.num_steps == num_steps
+  assert {
+    field: config_lib.get(plus, field)
+    for field, _ in config_lib.fields()
+    if config_lib.get(plus, field) != config_lib.get(published, field)
+    and field != "evaluate.num_steps"
+  } == {
+    "langevin.annealing": 10.0,
+    "langevin.replay_share": 0.75,
+    "langevin.replay_from": 0.75 * published.train.num_steps,
+    "sample.weights": "averaged",
+  }
+  config_lib.check(plus)
 
 
 @pytest.mark.parametrize("name", JOINT)

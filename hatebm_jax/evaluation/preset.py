@@ -44,10 +44,10 @@ def is_paper(config: ml_collections.ConfigDict) -> bool:
 def apply(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Returns a config with the fields that its protocol sets.
 
-  `paper` sets the number of images and of reference images, the split, the raw
-  weights, three repeats unless there are more, and the Langevin chains of the
-  published config of the same experiment. A run that is no experiment of the
-  paper keeps its own chains.
+  `paper` sets the number of images and of reference images, the split, three
+  repeats unless there are more, and for an experiment of the paper the raw
+  weights and the Langevin chains of its published config. Another run keeps
+  its own weights and chains.
 
   Args:
     config: Config of an evaluation; it is not changed.
@@ -67,10 +67,10 @@ def apply(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   result = config.copy_and_resolve_references()
   with result.unlocked():
     result.sample.num_images = result.metrics.num_references = NUM_IMAGES
-    result.sample.weights = "raw"
     result.metrics.split = "train"
     result.metrics.repeats = max(result.metrics.repeats, _REPEATS)
     if published := _published(config):
+      result.sample.weights = "raw"
       result.evaluate = published.evaluate
   return result
 

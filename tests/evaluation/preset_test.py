@@ -61,10 +61,11 @@ def test_other_runs_keep_their_chains_and_repeats_may_be_more():
   assert found.metrics.num_references == 49_920
 
 
-def test_annealed_runs_keep_their_chains():
-  settings = {"metrics__protocol": "paper", "langevin__annealing": 10.0}
-  config = published("cifar10", evaluate__num_steps=100, **settings)
-  assert preset.apply(config).evaluate.num_steps == 100
+def test_runs_of_plus_configs_keep_their_chains_and_weights():
+  found = preset.apply(published("cifar10_plus", metrics__protocol="paper"))
+  assert found.evaluate.num_steps == 100
+  assert found.sample.weights == "averaged"
+  assert found.sample.num_images == 49_920
 
 
 def test_statistics_are_no_reference_of_the_paper():
