@@ -46,21 +46,19 @@ _EFFICIENTNET = {
   "metrics.split": "test",
   "metrics.num_references": 1_000,
 }
-# The published data noise and rates were worse: see README.md.
-_OF_FASHION = {
-  **_OF_32_PIXELS,
-  "data.channels": 1,
-  "model.width": 32,
-  "hat.data_epsilon": 0.03,
-}
+# With higher rates and more noise on the data the published recipe is better
+# in so short a time: see README.md.
+_FAST = 6e-4
+_OF_CIFAR10 = {**_OF_32_PIXELS, "hat.data_epsilon": 0.03}
+_OF_FASHION = {**_OF_CIFAR10, "data.channels": 1, "model.width": 32}
 COURSES = {
-  "digits": Course("digits", _OF_DIGITS, 300, rate=6e-4),
+  "digits": Course("digits", _OF_DIGITS, 300, rate=_FAST),
   "fashion": Course(
-    "cifar10", _OF_FASHION, 1_800, rate=6e-4, metrics=_EFFICIENTNET
+    "cifar10", _OF_FASHION, 1_800, rate=_FAST, metrics=_EFFICIENTNET
   ),
   "emoji": Course("cifar10", _OF_32_PIXELS, 3_600, metrics=_EFFICIENTNET),
   "cifar10_jpeg": Course(
-    "cifar10", _OF_32_PIXELS, 7_200, metrics=_EFFICIENTNET
+    "cifar10", _OF_CIFAR10, 7_200, rate=_FAST, metrics=_EFFICIENTNET
   ),
 }
 # Settings of all evaluations.

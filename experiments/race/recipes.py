@@ -75,6 +75,9 @@ RECIPES = {
   "slow_hat": Recipe(hat_rate=0.5),
   "fast_generator": Recipe(generator_rate=2.0),
   "annealed": Recipe(_ANNEALED),
+  "annealed_replay_at_end": Recipe(
+    {**_ANNEALED, "langevin.replay_share": 0.75}, replay_from=0.75
+  ),
   "half_batch": Recipe({"train.batch_size": 16}),
   "quarter_batch": Recipe(_SMALL_BATCHES),
   "many_updates": Recipe(_MANY_UPDATES),
