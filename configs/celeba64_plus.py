@@ -4,7 +4,7 @@ Command:   python -m hatebm_jax.main --config=configs/celeba64_plus.py \
              --workdir=DIR
 Data:      As in configs/celeba64.py.
 Hardware:  As in configs/celeba64.py. A training step costs the same.
-Measured:  Nothing. configs/cifar10_plus.py says why these settings may help.
+Measured:  Nothing. See configs/cifar10_plus.py.
 """
 
 from hatebm_jax.configs import celeba64, cifar10_plus

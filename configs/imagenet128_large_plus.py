@@ -1,10 +1,10 @@
-"""ImageNet synthesis with the large networks, and settings that are not the paper's.
+"""ImageNet synthesis with large networks and settings not of the paper.
 
-Command:   python -m hatebm_jax.main --config=configs/imagenet128_large_plus.py \
-             --workdir=DIR
+Command:   python -m hatebm_jax.main \
+             --config=configs/imagenet128_large_plus.py --workdir=DIR
 Data:      As in configs/imagenet128_large.py.
 Hardware:  As in configs/imagenet128_large.py. A training step costs the same.
-Measured:  Nothing. configs/cifar10_plus.py says why these settings may help.
+Measured:  Nothing. See configs/cifar10_plus.py.
 """
 
 from hatebm_jax.configs import cifar10_plus, imagenet128_large

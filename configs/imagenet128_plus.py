@@ -4,7 +4,7 @@ Command:   python -m hatebm_jax.main --config=configs/imagenet128_plus.py \
              --workdir=DIR
 Data:      As in configs/imagenet128.py.
 Hardware:  As in configs/imagenet128.py. A training step costs the same.
-Measured:  Nothing. configs/cifar10_plus.py says why these settings may help.
+Measured:  Nothing. See configs/cifar10_plus.py.
 """
 
 from hatebm_jax.configs import cifar10_plus, imagenet128

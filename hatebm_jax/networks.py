@@ -4,6 +4,7 @@ A network is a pair of pure functions and its parameters, so that it may come
 from any library: Flax Linen, Flax NNX, Equinox, or plain `jax.numpy`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from hatebm_jax import energy, errors
 from hatebm_jax.models import conv_ops, layers
+from hatebm_jax.models import hat as hat_lib
 
 
 class Hat(NamedTuple):
@@ -32,12 +34,16 @@ class Hat(NamedTuple):
     full_batch: Number of images that take a device no longer than half as many
       do. Fewer chains are repeated until there are this many, if they divide
       it.
+    features: Function `(params, images) -> features`, float32
+      `[batch, n]`, for the score `mahalanobis` of out-of-distribution
+      detection. None means that there is no such score.
   """
 
   init: Callable[[jax.Array, jax.Array], Any]
   apply: Callable[[Any, jax.Array], jax.Array]
   bind: Callable[[Any, tuple[int, ...]], energy.HatFn] | None = None
   full_batch: int = 1
+  features: Callable[[Any, jax.Array], jax.Array] | None = None
 
 
 class Generator(NamedTuple):
@@ -106,6 +112,9 @@ def linen_hat(module: nn.Module) -> Hat:
     apply=lambda params, x: module.apply({"params": params}, x),
     bind=bind,
     full_batch=conv_ops.form(conv_form).full_batch if conv_form else 1,
+    features=functools.partial(hat_lib.features, module)
+    if isinstance(module, hat_lib.Hat)
+    else None,
   )
 
 

@@ -151,7 +151,9 @@ def test_published_settings(name):
     *(("imagenet128", 150), ("imagenet128_large", 100)),
   ],
 )
-def test_a_plus_config_differs_from_the_published_one_in_these_fields(name, num_steps):
+def test_a_plus_config_differs_from_the_published_one_in_these_fields(
+  name, num_steps
+):
   published, plus = load(name), load(f"{name}_plus")
   assert plus.evaluate.num_steps == num_steps
   assert {

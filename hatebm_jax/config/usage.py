@@ -152,8 +152,8 @@ _GROUPS = {
       rules.choice("quick", "paper"),
       "`quick` measures as the other fields say. `paper` sets them as the "
       "published figures need them: 49,920 images against as many training "
-      "images, new ones in each of 3 repeats, and in an experiment of the paper "
-      "raw weights and the published chains. It needs the Inception network.",
+      "images, new ones in each of 3 repeats, and for a published config raw "
+      "weights and the published chains. It needs the Inception network.",
     ),
     "network": Field(
       "automatic",

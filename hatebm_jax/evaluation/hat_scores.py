@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from sklearn import covariance
 
 from hatebm_jax import chains, langevin, pixels, sample
 from hatebm_jax import energy as energy_lib
@@ -69,6 +70,24 @@ def typicality(energies: np.ndarray, held_out: np.ndarray) -> np.ndarray:
   return np.abs(energies - np.mean(held_out, dtype=np.float64))
 
 
+def mahalanobis(features: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+  """Returns how far features are from the mean of in-distribution images.
+
+  It is the distance of Lee et al., "A simple unified framework for detecting
+  out-of-distribution samples" (2018), with one class. The covariance is
+  shrunk as Ledoit and Wolf do, because there may be more features than images.
+
+  Args:
+    features: Features of the images that are scored, `[n, d]`.
+    held_out: Features of other images of the distribution, `[m, d]`.
+
+  Returns:
+    Mahalanobis distances, float64 `[n]`.
+  """
+  fitted = covariance.LedoitWolf().fit(np.asarray(held_out, np.float64))
+  return np.sqrt(fitted.mahalanobis(np.asarray(features, np.float64)))
+
+
 def drift_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   """Returns the settings of the short chains.
 
@@ -85,6 +104,26 @@ def drift_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
     noise=False,
     annealing=1.0,
     cycle=1,
+  )
+
+
+def features(restored: sample.Restored, images: np.ndarray) -> np.ndarray:
+  """Returns the hat's features of images, computed on all devices.
+
+  Args:
+    restored: Run with a hat that has features.
+    images: Images, uint8 `[n, height, width, channels]`.
+
+  Returns:
+    float32 `[n, d]`.
+  """
+  hat, (variables, _) = restored.networks.hat, restored.variables
+  call = jax.jit(lambda v, x: hat.features(v, pixels.to_float(x)))
+  return batches.apply(
+    lambda x: call(variables, x),
+    images,
+    restored.config.sample.batch_size,
+    restored.mesh,
   )
 
 

@@ -26,8 +26,9 @@ def measure(
 
   Returns:
     The group `ood` of evaluation.json, and the picture `ood`: histograms of the
-    energies, uint8 `[height, width, 3]`. A set has no `typicality` if too few
-    test images are left that are not scored.
+    energies, uint8 `[height, width, 3]`. A set has neither `typicality` nor
+    `mahalanobis` if too few test images are left that are not scored, and no
+    `mahalanobis` if the hat is one of the user's own without features.
 
   Raises:
     ConfigError: If a field of `config.ood` cannot be used.
@@ -92,6 +93,13 @@ def _scores(
     scores["typicality"] = [
       hat_scores.typicality(x, held_out) for x in scores["energy"]
     ]
+    if restored.networks.hat.features:
+      *of_both, held_out = (
+        hat_scores.features(restored, x) for x in (*both, pair.held_out)
+      )
+      scores["mahalanobis"] = [
+        hat_scores.mahalanobis(x, held_out) for x in of_both
+      ]
   return scores
 
 

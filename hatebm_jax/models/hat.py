@@ -1,5 +1,7 @@
 """The hat network H: one energy for each image."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,35 @@ def layout(
   """
   widths = sizes.widths(image_size, width, _DIVISORS, field)
   return widths, _NUM_DOWNS[image_size]
+
+
+def features(hat: "Hat", params: Any, x: jax.Array) -> jax.Array:
+  """Returns the features of images in all blocks of a hat.
+
+  The energy is a weighted sum of those of the last block.
+
+  Args:
+    hat: Hat.
+    params: Parameters of the hat.
+    x: Images in [-1, 1], `[batch, height, width, channels]`.
+
+  Returns:
+    The means over the pixels of the outputs of the blocks, after a ReLU,
+    float32 `[batch, sum(hat.widths)]`.
+  """
+  _, found = hat.apply(
+    {"params": params},
+    x,
+    capture_intermediates=lambda module, _: isinstance(module, HatBlock),
+  )
+  blocks = found["intermediates"]
+  outputs = (blocks[f"block_{i}"]["__call__"][0] for i in range(len(blocks)))
+  return jnp.concatenate([_pool(x) for x in outputs], axis=1)
+
+
+def _pool(x: jax.Array) -> jax.Array:
+  """Returns the means over the pixels after a ReLU, float32 `[b, c]`."""
+  return nn.relu(x).astype(jnp.float32).mean((1, 2))
 
 
 class HatBlock(nn.Module):
@@ -109,11 +140,10 @@ class Hat(nn.Module):
         conv_form=self.conv_form,
         name=f"block_{i}",
       )(x)
-    x = nn.relu(x).astype(jnp.float32).mean((1, 2))
     energy = nn.Dense(
       1,
       use_bias=False,
       kernel_init=nn.initializers.glorot_uniform(),
       name="head",
-    )(x)
+    )(_pool(x))
     return energy[:, 0]

@@ -61,6 +61,24 @@ def test_typicality_by_hand():
   np.testing.assert_array_equal(found, [2, 0, 4])
 
 
+def test_mahalanobis_by_hand():
+  # The mean is (1, 2) and the covariance 0.5 I, which is its own target when it
+  # is shrunk. So the distances are those of Euclid over the root of 0.5.
+  held_out = np.float32([[2, 2], [0, 2], [1, 3], [1, 1]])
+  found = hat_scores.mahalanobis(np.float32([[1, 2], [4, 6]]), held_out)
+  np.testing.assert_allclose(found, [0, 5 / 0.5**0.5], atol=1e-12)
+
+
+def test_mahalanobis_does_not_depend_on_the_scales_of_many_images():
+  rng = np.random.default_rng(0)
+  scales = np.float64([1, 30])
+  held_out, images = rng.normal(size=(2, 100_000, 2))
+  found = hat_scores.mahalanobis(images[:5] * scales, held_out * scales)
+  np.testing.assert_allclose(
+    found, np.linalg.norm(images[:5], axis=1), rtol=0.02
+  )
+
+
 def test_the_short_chain_is_that_of_training_without_noise():
   config = tiny.config("digits_refine", langevin__tau=0.5)
   found = hat_scores.drift_settings(config)

@@ -88,11 +88,14 @@ def test_measures_and_draws(restored, tmp_path):
     "gradient_norm",
     "drift",
     "typicality",
+    "mahalanobis",
     "brightness",
     "contrast",
     "total_variation",
     "png_size",
   ]
+  # Noise is far from the digits.
+  assert found["scores"]["mahalanobis"]["auroc"]["value"] > 0.9
   # A trivial score tells noise from digits, and none sees a flip of the rows.
   assert found["scores"]["png_size"]["auroc"]["value"] > 0.9
   flipped = result["sets"]["digits test, flipped"]["scores"]
@@ -118,7 +121,19 @@ def test_the_figures_of_the_energy_are_those_of_the_energy_alone(restored):
   for name in ("gradient_norm", "drift"):
     assert found[name]["higher_is_out"] is True
   # All test images are scored, so none are left to take a mean of.
-  assert "typicality" not in found and "typicality" not in _rows(result)
+  for name in ("typicality", "mahalanobis"):
+    assert name not in found and name not in _rows(result)
+
+
+def test_a_hat_without_features_has_the_other_scores(restored):
+  networks = restored.networks
+  hat = networks.hat._replace(features=None)
+  restored = restored._replace(networks=networks._replace(hat=hat))
+  result, _ = _measure(
+    restored, sets=("flipped",), bootstraps=10, num_images=10
+  )
+  found = result["sets"]["digits test, flipped"]["scores"]
+  assert "typicality" in found and "mahalanobis" not in found
 
 
 def test_both_sides_are_encoded_if_asked_to(restored):

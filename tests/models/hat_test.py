@@ -53,6 +53,23 @@ def test_any_number_of_channels(channels):
   ].shape == (3, 3, channels, 8)
 
 
+@pytest.mark.parametrize("conv_form", ["literal", "packed", "dense"])
+def test_the_energy_is_a_weighted_sum_of_the_last_features(conv_form):
+  network = hat.make(32, 8).copy(conv_form=conv_form)
+  x = jax.random.uniform(jax.random.key(1), (3, 32, 32, 3), minval=-1)
+  params = network.init(jax.random.key(0), x)["params"]
+  found = hat.features(network, params, x)
+  assert found.shape == (3, 4 * 8) and found.dtype == jnp.float32
+  expected = found[:, -8:] @ params["head"]["kernel"][:, 0]
+  energies = network.apply({"params": params}, x)
+  np.testing.assert_allclose(expected, energies, rtol=1e-5, atol=1e-6)
+  # Those of the first block, written out with its parameters.
+  literal = hat.HatBlock(8, down=True, stem=True, conv_form="literal")
+  first = literal.apply({"params": params["block_0"]}, x)
+  expected = np.maximum(first, 0).mean((1, 2))
+  np.testing.assert_allclose(found[:, :8], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_initialisation_is_glorot_uniform_with_zero_bias():
   network = hat.make(16, 16)
   params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))[
