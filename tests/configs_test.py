@@ -178,8 +178,8 @@ def test_settings_of_synthesis_that_are_not_published(
   }
 
 
-@pytest.mark.parametrize("name", ["cifar10_refine", "celeba64_refine"])
-def test_settings_of_refinement_that_are_not_published(name):
+@pytest.mark.parametrize("name", JOINT)
+def test_settings_of_joint_runs_that_are_not_published(name):
   assert differences(name) == {"sample.weights": "averaged"}
 
 
