@@ -1,5 +1,7 @@
 """Energies of images under a trained hat."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -9,18 +11,18 @@ from hatebm_jax.metrics import batches
 _BATCH_SIZE = 250
 
 
-def compute(restored: sample.Restored, images: np.ndarray) -> np.ndarray:
-  """Returns the energies H(x) of images, computed on all devices.
+def scorer(restored: sample.Restored) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns the energies H(x) as one compiled function.
 
   Args:
     restored: Run that has a hat.
-    images: Images, uint8 `[n, height, width, channels]`.
 
   Returns:
-    float32 `[n]`.
+    A function of images, uint8 `[n, height, width, channels]`. It computes on
+    all devices and returns float32 `[n]`.
   """
   hat, (variables, _) = restored.networks.hat, restored.variables
   call = jax.jit(lambda v, x: hat.apply(v, pixels.to_float(x)))
-  return batches.apply(
+  return lambda images: batches.apply(
     lambda x: call(variables, x), images, _BATCH_SIZE, restored.mesh
   )

@@ -5,6 +5,7 @@ This direction is fixed here and does not depend on any result.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,23 +108,21 @@ def drift_settings(config: ml_collections.ConfigDict) -> langevin.Settings:
   )
 
 
-def features(restored: sample.Restored, images: np.ndarray) -> np.ndarray:
-  """Returns the hat's features of images, computed on all devices.
+def feature_scorer(
+  restored: sample.Restored,
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns the hat's features of images as one compiled function.
 
   Args:
     restored: Run with a hat that has features.
-    images: Images, uint8 `[n, height, width, channels]`.
 
   Returns:
-    float32 `[n, d]`.
+    A function of images, uint8 `[n, height, width, channels]`. It computes on
+    all devices and returns float32 `[n, d]`.
   """
-  hat, (variables, _) = restored.networks.hat, restored.variables
-  call = jax.jit(lambda v, x: hat.features(v, pixels.to_float(x)))
-  return batches.apply(
-    lambda x: call(variables, x),
-    images,
-    restored.config.sample.batch_size,
-    restored.mesh,
+  hat = restored.networks.hat
+  return _over_batches(
+    restored, lambda v, images: hat.features(v[0], pixels.to_float(images))
   )
 
 
@@ -142,14 +141,21 @@ def scorer(
   """
   settings = drift_settings(restored.config)
 
-  @jax.jit
   def compute(variables, images):
     hat_fn, _ = chains.bind(restored.networks, variables)
     x = pixels.to_float(images)
     return gradient_norm(hat_fn, x), drift(hat_fn, x, settings)
 
+  return _over_batches(restored, compute)
+
+
+def _over_batches(
+  restored: sample.Restored, compute: Callable[[Any, jax.Array], Any]
+) -> Callable[[np.ndarray], Any]:
+  """Compiles a function of variables and images for any number of images."""
+  compiled = jax.jit(compute)
   return lambda images: batches.apply(
-    lambda x: compute(restored.variables, x),
+    lambda x: compiled(restored.variables, x),
     images,
     restored.config.sample.batch_size,
     restored.mesh,

@@ -1,7 +1,7 @@
 """Detects out-of-distribution (OOD) images by the scores of a trained hat."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -9,6 +9,23 @@ import numpy as np
 from hatebm_jax import chains, data, errors, sample
 from hatebm_jax.evaluation import energies, hat_scores, ood_pairs, plots
 from hatebm_jax.metrics import ood
+
+
+class _Scorers(NamedTuple):
+  """Compiled functions of images, uint8 `[n, height, width, channels]`.
+
+  Attributes:
+    energy: Returns the energies, float32 `[n]`. It has a program of its own, so
+      that its rounding does not depend on the other scores.
+    with_gradients: Returns the norms of the gradients and the drifts, each
+      float32 `[n]`.
+    features: Returns the hat's features, float32 `[n, d]`; None if the hat has
+      none.
+  """
+
+  energy: Callable[[np.ndarray], np.ndarray]
+  with_gradients: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+  features: Callable[[np.ndarray], np.ndarray] | None
 
 
 def measure(
@@ -37,11 +54,17 @@ def measure(
   config = restored.config
   settings = config.ood
   _check(settings)
-  scorer = hat_scores.scorer(restored)
+  scorers = _Scorers(
+    energies.scorer(restored),
+    hat_scores.scorer(restored),
+    hat_scores.feature_scorer(restored)
+    if restored.networks.hat.features
+    else None,
+  )
   sets, energies_of = {}, {}
   for source in settings.sets:
     pair = ood_pairs.load(config, source)
-    scores = _scores(restored, scorer, pair)
+    scores = _scores(scorers, pair)
     energies_of[pair.names[1]] = scores["energy"]
     sets[pair.names[1]] = _figures(config, pair, scores)
   figures = {
@@ -75,31 +98,23 @@ def _figures(
 
 
 def _scores(
-  restored: sample.Restored,
-  scorer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-  pair: ood_pairs.Pair,
+  scorers: _Scorers, pair: ood_pairs.Pair
 ) -> dict[str, Sequence[np.ndarray]]:
-  """Returns the scores of the hat, those of images_in and of images_out.
-
-  The energy has a program of its own, so that its rounding does not depend on
-  the other scores.
-  """
+  """Returns the scores of the hat, those of images_in and of images_out."""
   both = pair.images_in, pair.images_out
-  scores = {"energy": [energies.compute(restored, x) for x in both]}
-  gradient_norms, drifts = zip(*map(scorer, both), strict=True)
+  scores = {"energy": [scorers.energy(x) for x in both]}
+  gradient_norms, drifts = zip(*map(scorers.with_gradients, both), strict=True)
   scores |= {"gradient_norm": gradient_norms, "drift": drifts}
   if pair.held_out is not None:
-    held_out = energies.compute(restored, pair.held_out)
+    held_out = scorers.energy(pair.held_out)
     scores["typicality"] = [
       hat_scores.typicality(x, held_out) for x in scores["energy"]
     ]
-    if restored.networks.hat.features:
-      *of_both, held_out = (
-        hat_scores.features(restored, x) for x in (*both, pair.held_out)
+    if scorers.features:
+      distances = hat_scores.mahalanobis(
+        scorers.features(np.concatenate(both)), scorers.features(pair.held_out)
       )
-      scores["mahalanobis"] = [
-        hat_scores.mahalanobis(x, held_out) for x in of_both
-      ]
+      scores["mahalanobis"] = np.split(distances, [len(pair.images_in)])
   return scores
 
 

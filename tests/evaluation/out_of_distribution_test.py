@@ -32,7 +32,7 @@ def test_energy_is_the_hats(restored):
   images = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 1), np.uint8)
   (variables, _), hat = restored.variables, restored.networks.hat
   expected = hat.apply(variables, pixels.to_float(images))
-  found = energies.compute(restored, images)
+  found = energies.scorer(restored)(images)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_the_figures_of_the_energy_are_those_of_the_energy_alone(restored):
   result, _ = _measure(restored, sets=("permuted_blocks",), bootstraps=10)
   pair = ood_pairs.load(restored.config, "permuted_blocks")
   both = pair.images_in, pair.images_out
-  scores = [energies.compute(restored, x) for x in both]
+  scores = map(energies.scorer(restored), both)
   found = result["sets"]["digits test, permuted_blocks"]["scores"]
   expected = ood.record(ood.detection(*scores, 10, restored.config.seed))
   assert found["energy"] == {"higher_is_out": True, **expected}
