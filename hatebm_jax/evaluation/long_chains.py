@@ -360,7 +360,7 @@ def _data_energy(restored: sample.Restored, reference: np.ndarray) -> float:
   """Returns the mean energy of reference images, of 1,000 if there are more."""
   num = min(len(reference), _DATA_IMAGES)
   chosen = np.linspace(0, len(reference) - 1, num).round().astype(int)
-  found = energies_lib.compute(restored, reference[chosen])
+  found = energies_lib.scorer(restored)(reference[chosen])
   return float(found.mean(dtype=np.float64))
 
 
