@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from sklearn import covariance
 
 from hatebm_jax import chains, langevin, pixels, sample
 from hatebm_jax import energy as energy_lib
@@ -85,6 +84,8 @@ def mahalanobis(features: np.ndarray, held_out: np.ndarray) -> np.ndarray:
   Returns:
     Mahalanobis distances, float64 `[n]`.
   """
+  from sklearn import covariance  # The import takes a second.
+
   fitted = covariance.LedoitWolf().fit(np.asarray(held_out, np.float64))
   return np.sqrt(fitted.mahalanobis(np.asarray(features, np.float64)))
 
