@@ -113,16 +113,18 @@ def batches(restored: Restored, repeat: int = 0) -> Iterator[Drawn]:
   """Draws `config.sample.num_images` images and yields them batch by batch.
 
   Image i of a repeat depends only on the seed, the repeat and i. The chains run
-  in batches of `config.sample.batch_size`, rounded up to a multiple of the
-  number of devices.
+  in batches of `config.sample.batch_size`, or all at a time if they are fewer.
+  A batch is rounded up to a multiple of the number of devices.
 
   Args:
     restored: Restored run.
     repeat: Number of the set of images, from 0; sets are disjoint.
   """
-  num_images = restored.config.sample.num_images
+  config = restored.config.sample
+  num_images = config.num_images
   first = repeat * num_images
-  batch_size = _round_up(restored.config.sample.batch_size, restored.mesh.size)
+  batch_size = min(config.batch_size, num_images)
+  batch_size = _round_up(batch_size, restored.mesh.size)
   chains = compile_chains(restored)
   starts = range(0, num_images, batch_size)
   for start in tqdm.tqdm(

@@ -26,6 +26,24 @@ def test_an_image_depends_on_seed_and_index_alone(path):
   # Another batch size changes the sums, so rounding to uint8 may differ by one.
   assert np.abs(np.int16(eight) - np.int16(sixteen)).max() <= 1
   assert len(np.unique(eight.reshape(20, -1), axis=0)) == 20
+  # Fewer images than a batch are drawn in a batch of their own.
+  three = draw(path, sample__num_images=3, sample__batch_size=16).samples
+  assert three.shape == (3, 16, 16, 1)
+  assert np.abs(np.int16(three) - np.int16(eight[:3])).max() <= 1
+
+
+def test_no_more_chains_run_than_images_are_drawn(path, monkeypatch):
+  sizes, compile_chains = [], sample.compile_chains
+
+  def compile_and_count(restored):
+    chains = compile_chains(restored)
+    return lambda indices: (sizes.append(len(indices)), chains(indices))[1]
+
+  monkeypatch.setattr(sample, "compile_chains", compile_and_count)
+  draw(path, sample__num_images=3, sample__batch_size=16)
+  draw(path, sample__num_images=20, sample__batch_size=16)
+  num_devices = len(jax.devices())
+  assert sizes == [-(-3 // num_devices) * num_devices, 16, 16]
 
 
 def test_files_are_written_and_read_back(path, capsys):

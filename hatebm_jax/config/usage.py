@@ -74,7 +74,9 @@ _GROUPS = {
   "sample": {
     "num_images": Field(1_000, rules.COUNT, "This many images are drawn."),
     "batch_size": Field(
-      128, rules.BATCH, "This many chains run at a time over all devices."
+      128,
+      rules.BATCH,
+      "At most this many chains run at a time over all devices.",
     ),
     "weights": Field(
       "raw",
