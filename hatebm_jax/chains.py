@@ -288,13 +288,12 @@ def film(
     G(z) and y along the chains, each
     `[batch, num_frames, height, width, channels]`.
   """
-  _, generator_fn = bind(model, variables)
+  model, generator_fn, state = _start_film(model, plan, variables, rngs)
   num_steps = plan.settings.num_steps
   # Numbers of steps after which a state is kept.
   kept = -(-np.arange(num_frames) * num_steps // (num_frames - 1))
   frame_of = np.searchsorted(kept, 1 + np.arange(num_steps))
   step = plan._replace(settings=plan.settings._replace(num_steps=1))
-  state = start(model, plan, rngs)
   path = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_frames), state)
 
   def take(carry, at):
@@ -308,6 +307,20 @@ def film(
   (_, path), _ = jax.lax.scan(take, (state, path), steps)
   frames = jax.vmap(generator_fn)(path.z), path.y
   return jax.tree.map(lambda frame: frame.swapaxes(0, 1), frames)
+
+
+def _start_film(model, plan, variables, rngs):
+  """Returns networks, a generator and the state that a film starts from.
+
+  Where only y moves, G(z) takes the place of z, so that G runs once.
+  """
+  _, generator_fn = bind(model, variables)
+  state = start(model, plan, rngs)
+  if plan.settings.update_z:
+    return model, generator_fn, state
+  same = networks.Generator(lambda _, x: x, model.image_shape)
+  state = state._replace(z=generator_fn(state.z))
+  return model._replace(generator=same), lambda x: x, state
 
 
 def run_ddls(
