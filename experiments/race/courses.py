@@ -56,7 +56,9 @@ COURSES = {
   "fashion": Course(
     "cifar10", _OF_FASHION, 1_800, rate=_HIGH_RATE, metrics=_EFFICIENTNET
   ),
-  "emoji": Course("cifar10", _OF_32_PIXELS, 3_600, metrics=_EFFICIENTNET),
+  "emoji": Course(
+    "cifar10", _OF_CIFAR10, 3_600, rate=_HIGH_RATE, metrics=_EFFICIENTNET
+  ),
   "cifar10_jpeg": Course(
     "cifar10", _OF_CIFAR10, 7_200, rate=_HIGH_RATE, metrics=_EFFICIENTNET
   ),
