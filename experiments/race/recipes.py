@@ -102,11 +102,13 @@ RECIPES = {
   "replay_25": Recipe({"langevin.replay_share": 0.25}),
   "replay_50": Recipe({"langevin.replay_share": 0.5}),
   "small_bank": Recipe({"generator.bank_size": 100}),
+  "noised_start": Recipe({"langevin.init_scale_y": 0.1}),
   **{
     name: Recipe(patches=(name,))
     for name in (
       *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
       *("three_generator_updates", "nearest_pairs", "noise_on_samples"),
+      *("spectral_norm", "momentum", "warm_up", "shifts", "more_pairs"),
     )
   },
 }
