@@ -29,6 +29,7 @@ from hatebm_jax.run import (
   distributed,
   files,
   signals,
+  standard_streams,
   thread_errors,
   weights,
 )
@@ -237,9 +238,7 @@ def _evaluate(
 def run() -> None:
   """Runs the command."""
   flags.mark_flag_as_required("workdir")
-  # Names of files may hold characters that stdout cannot print. stderr escapes
-  # them anyway.
-  sys.stdout.reconfigure(errors="backslashreplace")
+  standard_streams.make_lasting()
   config_flag.run(main)
 
 

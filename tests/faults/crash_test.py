@@ -101,6 +101,21 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_outlives_the_reader_of_its_output(tmp_path):
+  run = start(tmp_path, 10_000)
+  child.wait_for(run, lambda: last_step(tmp_path) >= 2)
+  run.stdout.close()
+  before = last_step(tmp_path)
+  child.wait_for(run, lambda: last_step(tmp_path) > before + 4)
+  run.send_signal(signal.SIGTERM)
+  assert run.wait(timeout=60) == 143
+  stopped = max(int(path.name) for path in tmp_path.glob("checkpoints/[0-9]*"))
+  assert stopped >= last_step(tmp_path)
+  output = child.finish(start(tmp_path, stopped + 2))
+  assert f"Resuming at step {stopped}" in output
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_samples_are_drawn(tmp_path):
   path = tmp_path / "run"
   run = start(path, 4)
