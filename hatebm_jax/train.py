@@ -93,7 +93,8 @@ def train(
     hat: Hat of the user's own; None: the hat of the config.
 
   Returns:
-    The signal (SIGTERM or SIGINT) that stopped the run; None if none came.
+    The signal (SIGTERM, SIGHUP or SIGINT) that stopped the run; None if none
+    came.
     The newest checkpoint has all its steps, and the same command resumes it.
 
   Raises:
@@ -112,7 +113,7 @@ def train(
   _check_together(config, path, mesh)
   objective = objectives.make(config, mesh, generator, hat)
   received: list[signal.Signals] = []
-  with _hold(path), signals.catch(received, signal.SIGTERM):
+  with _hold(path), signals.catch(received, *signals.to_stop()):
     # A wrong source must neither claim the workdir nor wait for data.
     frozen = () if checkpoint.steps(path) else objective.load_frozen()
     source = data.open_source(config.data, "train")

@@ -44,6 +44,17 @@ def catch(
       signal.signal(number, old)
 
 
+def to_stop() -> tuple[signal.Signals, ...]:
+  """Returns the signals by which schedulers and terminals stop a run.
+
+  SIGHUP comes when a terminal is closed. Under `nohup` a process ignores it,
+  and goes on doing so.
+  """
+  if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    return (signal.SIGTERM,)
+  return signal.SIGTERM, signal.SIGHUP
+
+
 def end_at_sigterm(end: Callable[[int], None]) -> None:
   """Ends this process with status 143 when SIGTERM comes.
 

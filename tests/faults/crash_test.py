@@ -101,14 +101,17 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_outlives_the_reader_of_its_output(tmp_path):
+def test_a_run_saves_when_its_terminal_is_closed(tmp_path):
+  # Under nohup the signal of the terminal would be ignored.
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
   run = start(tmp_path, 10_000)
+  signal.signal(signal.SIGHUP, before)
   child.wait_for(run, lambda: last_step(tmp_path) >= 2)
   run.stdout.close()
   before = last_step(tmp_path)
   child.wait_for(run, lambda: last_step(tmp_path) > before + 4)
-  run.send_signal(signal.SIGTERM)
-  assert run.wait(timeout=60) == 143
+  run.send_signal(signal.SIGHUP)
+  assert run.wait(timeout=60) == 129
   stopped = max(int(path.name) for path in tmp_path.glob("checkpoints/[0-9]*"))
   assert stopped >= last_step(tmp_path)
   output = child.finish(start(tmp_path, stopped + 2))

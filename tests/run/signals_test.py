@@ -75,6 +75,20 @@ def test_a_second_sigterm_changes_nothing_and_ctrl_c_interrupts():
   assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_closed_terminal_stops_a_run_but_under_nohup():
+  before, received = signal.getsignal(signal.SIGHUP), []
+  try:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with signals.catch(received, *signals.to_stop()):
+      signal.raise_signal(signal.SIGHUP)
+    assert received == [signal.SIGHUP]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert signals.to_stop() == (signal.SIGTERM,)
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_thread_may_use_them():
   def run():
     received = []
