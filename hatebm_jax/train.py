@@ -93,8 +93,7 @@ def train(
     hat: Hat of the user's own; None: the hat of the config.
 
   Returns:
-    The signal (SIGTERM, SIGHUP or SIGINT) that stopped the run; None if none
-    came.
+    The signal that stopped the run, such as SIGTERM; None if none came.
     The newest checkpoint has all its steps, and the same command resumes it.
 
   Raises:
