@@ -78,7 +78,20 @@ def _image_lines(sets: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
     cells = [_cell(found.get(x.name), x, network) for x in columns]
     label = workdir.SET_LABELS.get(name, name)
     rows.append([label, str(found["num_images"]), *cells])
-  return [*_preamble(protocol), *_aligned(rows)]
+  return [*_preamble(protocol), *_aligned(rows), *_size_lines(sets)]
+
+
+def _size_lines(sets: dict[str, Any]) -> list[str]:
+  """Says that held-out images which are fewer or more do not compare."""
+  if "held_out" not in sets:
+    return []
+  num_images = sets["held_out"]["num_images"]
+  if all(found["num_images"] == num_images for found in sets.values()):
+    return []
+  return [
+    "A Frechet distance of fewer images is larger, so that of the "
+    f"{num_images} held-out images compares only with that of as many samples."
+  ]
 
 
 def _preamble(protocol: dict[str, Any]) -> list[str]:

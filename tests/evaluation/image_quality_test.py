@@ -4,7 +4,7 @@ import tiny
 from PIL import Image
 
 from hatebm_jax import data, errors
-from hatebm_jax.evaluation import image_quality
+from hatebm_jax.evaluation import console, image_quality
 from hatebm_jax.metrics import batches, moments, resnet10
 
 
@@ -97,6 +97,17 @@ def test_held_out_images_are_as_many_as_the_samples(monkeypatch):
     config = tiny.config(sample__num_images=num_images)
     found = image_quality.measure_sets(config, {"generator": [images]})
     assert found["sets"]["held_out"]["num_images"] == expected
+
+
+def test_the_table_says_where_sets_have_other_sizes():
+  config = tiny.config()
+  digits = data.load_all(data.open_source(config.data, "train"))
+  for num_images, told in ((50, True), (360, False)):
+    sets = {"generator": [digits[:num_images]]}
+    last = console.table(image_quality.measure_sets(config, sets)).splitlines()[
+      -1
+    ]
+    assert ("of the 360 held-out images compares only" in last) == told
 
 
 def test_the_reference_may_be_a_part_of_the_split(folder):
