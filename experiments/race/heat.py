@@ -19,7 +19,7 @@ PATCHES = _HERE / "patches"
 _PARTS = ("hatebm_jax", "configs", "experiments/race")
 _FIGURES = (
   *("frechet_distance", "kernel_distance", "precision", "recall"),
-  *("recognised", "rarest"),
+  *("coverage", "recognised", "rarest"),
 )
 _SETS = ("hat", "generator", "held_out")
 

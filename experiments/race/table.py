@@ -8,7 +8,8 @@ from typing import Any
 FILE = pathlib.Path(__file__).parent / "results.jsonl"
 _COLUMNS = (
   *("recipe", "seeds", "training steps", "Langevin steps", "distance"),
-  *("generator alone", "recognised", "recall", "lasting", "nearest"),
+  *("generator alone", "recognised", "recall", "coverage", "lasting"),
+  "nearest",
 )
 
 
@@ -70,7 +71,7 @@ def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
     *(name, several("seed"), several("training_steps")),
     several("langevin_steps"),
     *(mean("frechet_distance"), mean("frechet_distance", "generator")),
-    *(mean("recognised"), mean("recall")),
+    *(mean("recognised"), mean("recall"), mean("coverage")),
     f"{statistics.mean(row['lasting'] for row in group):.3g}",
     f"{statistics.mean(row['nearest'] for row in group):.2f}",
   ]
