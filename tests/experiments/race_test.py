@@ -44,7 +44,7 @@ def _row(recipe, seed, distance):
   return {
     **{"course": "fashion", "recipe": recipe, "seed": seed},
     **{"training_steps": 100, "langevin_steps": 20 + seed},
-    "hat": {"frechet_distance": distance, "recall": 0.5},
+    "hat": {"frechet_distance": distance, "recall": 0.5, "coverage": 0.25},
     "generator": {"frechet_distance": 2 * distance},
     **{"lasting": 1.5 + seed, "nearest": 1.0},
   }
@@ -58,8 +58,8 @@ def test_table(tmp_path, monkeypatch):
   assert table.has("fashion", "published", 1)
   assert not table.has("digits", "published", 1)
   assert table.as_markdown("fashion").splitlines()[2:] == [
-    "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 1.5 | 1.00 |",
-    "| published | 0, 1 | 100, 100 | 20, 21 | 3 | 6 |  | 0.5 | 2 | 1.00 |",
+    "| clip_1 | 0 | 100 | 20 | 1.5 | 3 |  | 0.5 | 0.25 | 1.5 | 1.00 |",
+    "| published | 0, 1 | 100, 100 | 20, 21 | 3 | 6 |  | 0.5 | 0.25 | 2 | 1.00 |",
   ]
 
 
