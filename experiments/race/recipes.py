@@ -54,6 +54,8 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
 _SMALL_BATCHES = {"train.batch_size": 8}
 # With half of the Langevin steps too, there are five to six times as many.
 _MANY_UPDATES = {**_SMALL_BATCHES, "langevin.num_steps": 10}
+# Half the width of the colour courses, so a step costs about a quarter.
+_NARROW = {"model.width": 32, "train.batch_size": 16}
 # Annealed chains bear less noise on the data.
 _ANNEALED = {"langevin.annealing": 10.0, "hat.data_epsilon": 0.01}
 
@@ -88,6 +90,9 @@ RECIPES = {
   "fast_small_batches_annealed": _fast(_SMALL_BATCHES | _ANNEALED),
   "fast_small_batches_annealed_replay_at_end": _fast(
     _SMALL_BATCHES | _ANNEALED, 0.75, replay_from=0.75
+  ),
+  "narrow_annealed_replay_at_end": _fast(
+    _NARROW | _ANNEALED, 0.75, replay_from=0.75
   ),
   "many_fast_updates": _fast(_MANY_UPDATES),
   "many_fast_updates_replay_25": _fast(_MANY_UPDATES, 0.25),
