@@ -102,11 +102,11 @@ def test_held_out_images_are_as_many_as_the_samples(monkeypatch):
 def test_the_table_says_where_sets_have_other_sizes():
   config = tiny.config()
   digits = data.load_all(data.open_source(config.data, "train"))
+  reference = image_quality.load_reference(config)
   for num_images, told in ((50, True), (360, False)):
     sets = {"generator": [digits[:num_images]]}
-    last = console.table(image_quality.measure_sets(config, sets)).splitlines()[
-      -1
-    ]
+    found = image_quality.measure_sets(config, sets, reference)
+    last = console.table(found).splitlines()[-1]
     assert ("of the 360 held-out images compares only" in last) == told
 
 

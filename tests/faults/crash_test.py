@@ -103,9 +103,9 @@ def test_stopped_and_killed_runs_end_like_an_uninterrupted_one(tmp_path):
 @pytest.mark.slow
 def test_a_run_saves_when_its_terminal_is_closed(tmp_path):
   # Under nohup the signal of the terminal would be ignored.
-  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  old = signal.signal(signal.SIGHUP, signal.SIG_DFL)
   run = start(tmp_path, 10_000)
-  signal.signal(signal.SIGHUP, before)
+  signal.signal(signal.SIGHUP, old)
   child.wait_for(run, lambda: last_step(tmp_path) >= 2)
   run.stdout.close()
   before = last_step(tmp_path)
