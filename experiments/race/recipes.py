@@ -91,14 +91,8 @@ RECIPES = {
   "fast_small_batches_annealed_replay_at_end": _fast(
     _SMALL_BATCHES | _ANNEALED, 0.75, replay_from=0.75
   ),
-  "narrow_small_batches_clip_1_replay_at_end": Recipe(
-    {
-      **_SMALL_BATCHES,
-      "model.width": 32,
-      "hat.max_grad_norm": 1.0,
-      "langevin.replay_share": 0.75,
-    },
-    replay_from=0.75,
+  "narrow_small_batches_annealed_slow_hat": Recipe(
+    {**_NARROW, **_SMALL_BATCHES, **_ANNEALED}, hat_rate=0.5
   ),
   "narrow_annealed_replay_at_end": _fast(
     _NARROW | _ANNEALED, 0.75, replay_from=0.75
