@@ -107,6 +107,10 @@ RECIPES = {
   "many_fast_updates_persistent_25": _fast(
     _MANY_UPDATES, 0.25, patches=("persistent",)
   ),
+  # The patch makes a third of the batch chains.
+  "three_hat_updates": Recipe(
+    {"train.batch_size": 96}, patches=("three_hat_updates",)
+  ),
   "replay_25": Recipe({"langevin.replay_share": 0.25}),
   "replay_50": Recipe({"langevin.replay_share": 0.5}),
   "small_bank": Recipe({"generator.bank_size": 100}),
