@@ -94,6 +94,15 @@ RECIPES = {
   "narrow_small_batches_annealed_slow_hat": Recipe(
     {**_NARROW, **_SMALL_BATCHES, **_ANNEALED}, hat_rate=0.5
   ),
+  "narrow_small_batches_annealed_noise": Recipe(
+    {
+      **_NARROW,
+      **_SMALL_BATCHES,
+      "langevin.annealing": 10.0,
+      "hat.data_epsilon": 0.02,
+    },
+    generator_rate=2.0,
+  ),
   "narrow_annealed_replay_at_end": _fast(
     _NARROW | _ANNEALED, 0.75, replay_from=0.75
   ),
