@@ -116,7 +116,7 @@ RECIPES = {
   "many_fast_updates_persistent_25": _fast(
     _MANY_UPDATES, 0.25, patches=("persistent",)
   ),
-  # The patch makes a third of the batch chains.
+  # With the patch a step runs chains for a third of its images.
   "three_hat_updates": Recipe(
     {"train.batch_size": 96}, patches=("three_hat_updates",)
   ),
