@@ -95,12 +95,7 @@ RECIPES = {
     {**_NARROW, **_SMALL_BATCHES, **_ANNEALED}, hat_rate=0.5
   ),
   "narrow_small_batches_annealed_noise": Recipe(
-    {
-      **_NARROW,
-      **_SMALL_BATCHES,
-      "langevin.annealing": 10.0,
-      "hat.data_epsilon": 0.02,
-    },
+    {**_NARROW, **_SMALL_BATCHES, **_ANNEALED, "hat.data_epsilon": 0.02},
     generator_rate=2.0,
   ),
   "narrow_annealed_replay_at_end": _fast(
