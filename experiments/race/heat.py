@@ -62,9 +62,9 @@ def run(
   long = courses.LONG_CHAINS | as_trained
   chains = _evaluate(tree, workdir, long, group.metrics)["chains"]
   # The generator alone may be nearest, but samples are drawn by chains.
-  best_steps = chains["best_steps"]
-  best = {"evaluate.num_steps": best_steps} if best_steps else as_trained
-  _tell(folder, f"measures samples; {best_steps} Langevin steps are best")
+  best_steps = chains["best_steps"] or as_trained["evaluate.num_steps"]
+  best = {"evaluate.num_steps": best_steps}
+  _tell(folder, f"measures samples after {best_steps} Langevin steps")
   return {
     **{"course": course, "recipe": recipe, "seed": seed},
     **{"training_steps": num_steps, "gflop_a_step": round(cost, 2)},
