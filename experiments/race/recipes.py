@@ -52,7 +52,10 @@ def _rates(group: str, rate: float, num_steps: int) -> dict[str, object]:
 # A training step with a quarter of the images, so there are about four times as
 # many.
 _SMALL_BATCHES = {"train.batch_size": 8}
-# With half of the Langevin steps too, there are five to six times as many.
+# With half of the images, there are about twice as many.
+_HALF_BATCH = {"train.batch_size": 16}
+# With a quarter of the images and half of the Langevin steps, there are five to
+# six times as many.
 _MANY_UPDATES = {**_SMALL_BATCHES, "langevin.num_steps": 10}
 # Half the width of the colour courses, so a step costs about a quarter.
 _NARROW = {"model.width": 32, "train.batch_size": 16}
@@ -80,7 +83,11 @@ RECIPES = {
   "annealed_replay_at_end": Recipe(
     {**_ANNEALED, "langevin.replay_share": 0.75}, replay_from=0.75
   ),
-  "half_batch": Recipe({"train.batch_size": 16}),
+  "half_batch": Recipe(_HALF_BATCH),
+  "fast_half_batch_replay_at_end": _fast(_HALF_BATCH, 0.75, replay_from=0.75),
+  "fast_half_batch_short_chains_replay_at_end": _fast(
+    {**_HALF_BATCH, "langevin.num_steps": 10}, 0.75, replay_from=0.75
+  ),
   "quarter_batch": Recipe(_SMALL_BATCHES),
   "many_updates": Recipe(_MANY_UPDATES),
   "fast_small_batches": _fast(_SMALL_BATCHES),
