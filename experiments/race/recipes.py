@@ -76,6 +76,7 @@ RECIPES = {
   "short_chains": Recipe({"langevin.num_steps": 10}),
   "long_chains": Recipe({"langevin.num_steps": 40}),
   "large_steps": Recipe({"langevin.step_size_y": 1e-3}),
+  "energy_penalty": Recipe({"hat.energy_penalty": 10.0}),
   "clip_1": Recipe({"hat.max_grad_norm": 1.0}),
   "slow_hat": Recipe(hat_rate=0.5),
   "fast_generator": Recipe(generator_rate=2.0),
@@ -97,6 +98,11 @@ RECIPES = {
   "fast_small_batches_annealed": _fast(_SMALL_BATCHES | _ANNEALED),
   "fast_small_batches_annealed_replay_at_end": _fast(
     _SMALL_BATCHES | _ANNEALED, 0.75, replay_from=0.75
+  ),
+  "fast_small_batches_annealed_penalty_replay_at_end": _fast(
+    {**_SMALL_BATCHES, **_ANNEALED, "hat.energy_penalty": 0.05},
+    0.75,
+    replay_from=0.75,
   ),
   "narrow_small_batches_annealed_slow_hat": Recipe(
     {**_NARROW, **_SMALL_BATCHES, **_ANNEALED}, hat_rate=0.5
@@ -129,7 +135,7 @@ RECIPES = {
   **{
     name: Recipe(patches=(name,))
     for name in (
-      *("silu", "leaky_relu", "energy_penalty", "trimmed_negatives"),
+      *("silu", "leaky_relu", "trimmed_negatives"),
       *("three_generator_updates", "nearest_pairs", "noise_on_samples"),
       *("spectral_norm", "momentum", "warm_up", "shifts", "more_pairs"),
     )

@@ -274,6 +274,13 @@ GROUPS = {
       "Real images get Gaussian noise of this standard deviation.",
       _RECORDED,
     ),
+    "energy_penalty": Field(
+      0.0,
+      rules.SCALE,
+      "The mean squared energies of data and samples, times this number, are "
+      "added to the mean energies in the hat's loss.",
+      _RECORDED,
+    ),
   },
   "generator": {
     "learning_rate": Field(

@@ -37,6 +37,7 @@ ZERO = {
   "langevin.init_scale_y",
   "hat.learning_rate",
   "hat.data_epsilon",
+  "hat.energy_penalty",
   "generator.learning_rate",
   "autoencoder.latent_epsilon",
   "sngan.discriminator_learning_rate",

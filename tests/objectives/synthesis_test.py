@@ -50,6 +50,17 @@ def test_hat_loss_by_hand():
   loss, aux = hat_learning.hat_loss(hat_fn, x_data, x_sample, 0.1)
   np.testing.assert_allclose(loss, (1.5 - 5.5) / 0.1)
   assert (aux["energy_data"], aux["energy_sample"]) == (1.5, 5.5)
+  penalised, aux = hat_learning.hat_loss(hat_fn, x_data, x_sample, 0.1, 0.02)
+  squares = (1**2 + 2**2) / 2 + (5**2 + 6**2) / 2
+  np.testing.assert_allclose(penalised, loss + 0.02 * squares / 0.1, rtol=1e-6)
+  assert (aux["energy_data"], aux["energy_sample"]) == (1.5, 5.5)
+
+
+def test_the_energy_penalty_of_the_config_is_in_the_loss(images):
+  metrics = run(tiny.config(hat__energy_penalty=100.0), 1, 1, images)[3]
+  plain = run(tiny.config(), 1, 1, images)[3]
+  assert metrics["energy_data"] == plain["energy_data"]
+  assert metrics["hat_loss"] > plain["hat_loss"]
 
 
 def test_generator_loss_by_hand():

@@ -25,14 +25,19 @@ def hat_loss(
   x_data: jax.Array,
   x_sample: jax.Array,
   temperature: float,
+  penalty: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Maximum-likelihood loss, (mean H(x_data) - mean H(x_sample)) / T.
+
+  With a penalty, `penalty * (mean H(x_data)^2 + mean H(x_sample)^2) / T` is
+  added (Du & Mordatch 2019, algorithm 1). It keeps the energies near 0.
 
   Args:
     hat_fn: The hat, images -> energies `[batch]`.
     x_data: Real images `[batch, height, width, channels]`.
     x_sample: Images of the chains, held constant; the same shape.
     temperature: Temperature T.
+    penalty: Weight of the squared energies.
 
   Returns:
     The loss, and the mean energies of both batches (not divided by T).
@@ -40,9 +45,12 @@ def hat_loss(
   # The batches take two passes. Where a channel is active everywhere, the
   # gradients of its bias then cancel exactly. Summed in one pass they would
   # leave rounding noise, which 1/T magnifies and Adam turns into whole steps.
-  energy_data = hat_fn(x_data).mean()
-  energy_sample = hat_fn(x_sample).mean()
+  energies = hat_fn(x_data), hat_fn(x_sample)
+  energy_data, energy_sample = energies[0].mean(), energies[1].mean()
   loss = (energy_data - energy_sample) / temperature
+  if penalty:
+    squares = sum(jnp.square(values).mean() for values in energies)
+    loss += penalty * squares / temperature
   return loss, {"energy_data": energy_data, "energy_sample": energy_sample}
 
 
@@ -110,6 +118,7 @@ def make_hat_update(
       x_data,
       x_sample,
       config.langevin.temperature,
+      config.hat.energy_penalty,
     ),
     mesh,
   )
