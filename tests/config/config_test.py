@@ -123,7 +123,7 @@ def test_the_configs_are_right(name):
 def test_every_field_refuses_what_it_may_not_be(name):
   config = load(name)
   names = fields(config)
-  assert len(names) == 99
+  assert len(names) == 100
   for field in names:
     for value in bad_values(field):
       if isinstance(value, bool) and is_real(config, field):
