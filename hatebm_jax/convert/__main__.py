@@ -84,6 +84,12 @@ def _add_release(kinds: argparse._SubParsersAction) -> None:
     "one is taken.",
   )
   parser.add_argument(
+    "--averaged_only",
+    action="store_true",
+    help="Keeps only the averaged weights of the run, which become the raw "
+    "weights of the release. It is half as large.",
+  )
+  parser.add_argument(
     "--config",
     help="The name or file of the config of the experiment that other people's "
     "files come from. --config.group.field=value overrides a field.",
@@ -159,8 +165,12 @@ def _release(args: argparse.Namespace) -> int:
       "expected the workdir of a run, or --config and the files of its "
       "networks, such as --hat=ebm.ckpt --generator=gen.ckpt"
     )
+  if of_files and (args.averaged_only or args.checkpoint is not None):
+    args.parser.error("--checkpoint and --averaged_only need a run's workdir")
   if of_run:
-    path = release.from_run(args.dir, args.out, args.checkpoint, args.license)
+    path = release.from_run(
+      args.dir, args.out, args.checkpoint, args.license, args.averaged_only
+    )
   else:
     path = release.from_files(_config(args), args.out, paths, args.license)
   print(f"{path}: a release, which --workdir takes for sampling and evaluation")

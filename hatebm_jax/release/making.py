@@ -24,6 +24,7 @@ def from_run(
   out: epath.PathLike,
   checkpoint: int | None = None,
   license_name: str = card.UNKNOWN,
+  averaged_only: bool = False,
 ) -> epath.Path:
   """Makes a release of a run's weights, raw and averaged.
 
@@ -32,6 +33,8 @@ def from_run(
     out: Path of the folder to make; it must be missing or empty.
     checkpoint: Training step of the checkpoint; None: the newest.
     license_name: Licence of the weights, for the model card.
+    averaged_only: Leaves the run's raw weights out. The averaged ones become
+      the raw weights of the release, which is half as large.
 
   Returns:
     The path of the release.
@@ -54,11 +57,15 @@ def from_run(
     earlier = [entry for entry in recorded if entry["step"] < step]
     if earlier:
       files.write_json(folder / changes.FILE, earlier, indent=2)
-    figures = _figures(path, step)
+    figures = _figures(path, step, averaged_only)
     if figures is not None:
       files.write_json(folder / workdir.EVALUATION, figures, indent=2)
-    _write(folder, config, step, found)
     origin = "The weights are those of a run of this package."
+    if averaged_only:
+      found = _averaged(found)
+      config.sample.weights = "raw"
+      origin = "The weights are the averaged ones\nof a run of this package."
+    _write(folder, config, step, found)
     _finish(folder, out, config, origin, license_name)
   return files.as_path(out)
 
@@ -99,6 +106,14 @@ def from_files(
     _write(folder, config, config.train.num_steps, found)
     _finish(folder, out, config, _origin(paths), license_name)
   return files.as_path(out)
+
+
+def _averaged(found: dict[str, Any]) -> dict[str, Any]:
+  """Returns the averaged weights of all parts that have them, as raw ones."""
+  return {
+    name: {"params": part["average"]} if "average" in part else part
+    for name, part in found.items()
+  }
 
 
 def _origin(paths: Mapping[str, network.Path]) -> str:
@@ -186,9 +201,20 @@ def _finish(
   files.write_atomic(folder / card.FILE, text)
 
 
-def _figures(path: epath.Path, step: int) -> dict[str, Any] | None:
-  """Returns a run's figures if they are of the weights of a training step."""
+def _figures(
+  path: epath.Path, step: int, averaged_only: bool
+) -> dict[str, Any] | None:
+  """Returns a run's figures if they are of the weights of a release.
+
+  Args:
+    path: Path of the run's workdir.
+    step: Training step of the weights.
+    averaged_only: Whether figures of raw weights do not count.
+  """
   found = workdir.read_evaluation(path)
   protocol = found.get("protocol") if found else None
-  of_step = isinstance(protocol, dict) and protocol.get("checkpoint_step")
-  return found if of_step == step else None
+  if not isinstance(protocol, dict) or protocol.get("checkpoint_step") != step:
+    return None
+  if averaged_only and protocol.get("weights") != "averaged":
+    return None
+  return found

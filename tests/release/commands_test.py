@@ -146,6 +146,11 @@ def test_the_epsilon_of_other_code_is_refused(tmp_path):
     (("--config=cifar10",), 2, "expected the workdir of a run, or --config"),
     (("runs/x", "--config=cifar10"), 2, "expected the workdir of a run, or"),
     ((), 2, "expected the workdir of a run, or --config and the files"),
+    (
+      ("--config=cifar10", *files_of("cifar10")[1], "--averaged_only"),
+      2,
+      "--checkpoint and --averaged_only need a run's workdir",
+    ),
     (("runs/nothing",), 1, "holds no run: config.json is missing"),
     (
       ("--config=cifar10", "--hat=none.ckpt", "--generator=none.ckpt"),

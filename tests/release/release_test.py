@@ -84,6 +84,17 @@ def test_samples_are_those_of_the_run_bit_for_bit(released, run, kind):
   )
 
 
+def test_averaged_weights_alone(run, tmp_path):
+  alone = release.from_run(run, tmp_path / "alone", averaged_only=True)
+  assert not any(
+    "/average/" in name for name in weights.Release(alone).shapes(4)
+  )
+  ours = sample.restore(tiny.config(sample__weights="averaged"), run)
+  theirs = sample.restore(workdir.read_config(alone), alone)
+  chex.assert_trees_all_equal(ours.variables, theirs.variables)
+  assert "averaged ones\nof a run" in (alone / "README.md").read_text()
+
+
 def test_golden_samples(released, tmp_path, monkeypatch):
   equal, line = release.check(released)
   assert equal and "16 golden samples are equal" in line
@@ -121,6 +132,9 @@ def test_figures_stand_in_the_card_with_their_protocol(run, tmp_path):
   out = release.from_run(path, tmp_path / "older", checkpoint=2)
   assert weights.Release(out).steps() == [2] and names(out) == FILES
   assert "have not been evaluated" in (out / "README.md").read_text()
+  # Nor are those of raw weights.
+  out = release.from_run(path, tmp_path / "averaged", averaged_only=True)
+  assert names(out) == FILES
 
 
 @pytest.mark.slow
