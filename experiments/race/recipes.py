@@ -100,7 +100,7 @@ RECIPES = {
     _SMALL_BATCHES | _ANNEALED, 0.75, replay_from=0.75
   ),
   "fast_small_batches_annealed_penalty_replay_at_end": _fast(
-    {**_SMALL_BATCHES, **_ANNEALED, "hat.energy_penalty": 0.05},
+    _SMALL_BATCHES | _ANNEALED | {"hat.energy_penalty": 0.05},
     0.75,
     replay_from=0.75,
   ),

@@ -64,7 +64,10 @@ def from_run(
     if averaged_only:
       found = _averaged(found)
       config.sample.weights = "raw"
-      origin = "The weights are the averaged ones\nof a run of this package."
+      origin = (
+        "The weights are the averaged ones\nof a run of this package, under the "
+        "names of raw weights."
+      )
     _write(folder, config, step, found)
     _finish(folder, out, config, origin, license_name)
   return files.as_path(out)
