@@ -18,6 +18,12 @@ from hatebm_jax.objectives.parts import start
 from hatebm_jax.release import card, golden, other_files
 from hatebm_jax.run import buckets, changes, files, weights, workdir
 
+_OF_RUN = "The weights are those of a run of this package."
+_AVERAGED_OF_RUN = (
+  "The weights are the averaged ones\nof a run of this package, under the names "
+  "of raw weights."
+)
+
 
 def from_run(
   path: epath.PathLike,
@@ -60,14 +66,11 @@ def from_run(
     figures = _figures(path, step, averaged_only)
     if figures is not None:
       files.write_json(folder / workdir.EVALUATION, figures, indent=2)
-    origin = "The weights are those of a run of this package."
+    origin = _OF_RUN
     if averaged_only:
       found = _averaged(found)
       config.sample.weights = "raw"
-      origin = (
-        "The weights are the averaged ones\nof a run of this package, under the "
-        "names of raw weights."
-      )
+      origin = _AVERAGED_OF_RUN
     _write(folder, config, step, found)
     _finish(folder, out, config, origin, license_name)
   return files.as_path(out)
