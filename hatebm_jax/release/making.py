@@ -20,8 +20,8 @@ from hatebm_jax.run import buckets, changes, files, weights, workdir
 
 _OF_RUN = "The weights are those of a run of this package."
 _AVERAGED_OF_RUN = (
-  "The weights are the averaged ones\nof a run of this package, under the names "
-  "of raw weights."
+  "The weights are the averaged ones\nof a run of this package, under the "
+  "names of raw weights."
 )
 
 
