@@ -3,16 +3,27 @@
 A write that fails does so in dozens of threads. One error is raised for all.
 """
 
+import logging
 import sys
 from typing import Any
 
-from absl import logging
+import absl.logging
 
 
 def hide() -> None:
   """Keeps the errors in threads of orbax and TensorStore from the terminal."""
-  logging.get_absl_logger().addFilter(lambda x: "orbax" not in x.pathname)
+  absl.logging.get_absl_logger().addFilter(lambda x: "orbax" not in x.pathname)
+  logging.getLogger("asyncio").addFilter(_is_news)
   sys.unraisablehook = _say
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Returns whether a record of asyncio tells something new.
+
+  Orbax waits for the first array that fails. The tasks of other arrays that
+  fail then end without anybody who asks for their errors.
+  """
+  return "exception was never retrieved" not in record.getMessage()
 
 
 def _say(found: Any) -> None:
