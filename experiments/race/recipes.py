@@ -121,6 +121,10 @@ RECIPES = {
   "many_fast_updates_replay_at_end": _fast(
     _MANY_UPDATES, 0.75, replay_from=0.75
   ),
+  # Wider latents at the start of the chains of evaluation, not of training.
+  "many_fast_updates_replay_at_end_wide_latents": _fast(
+    {**_MANY_UPDATES, "evaluate.init_scale_z": 1.2}, 0.75, replay_from=0.75
+  ),
   "many_fast_updates_persistent_25": _fast(
     _MANY_UPDATES, 0.25, patches=("persistent",)
   ),
